@@ -1,0 +1,48 @@
+# DSE: `make run` to see it, `make test` to trust it.
+
+PYTHON ?= python3
+VENV   := .venv
+DSE    := $(VENV)/bin/dse
+INDEX  := build/stdlib
+PORT   ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check setup setup-dev clean
+
+help: ## say what there is to do
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+run: $(INDEX)/CURRENT ## index Python's standard library and serve it at http://127.0.0.1:8000
+	$(DSE) serve --index $(INDEX) --port $(PORT)
+
+test: setup-dev ## set up with the training extra and run every test
+	$(VENV)/bin/python -m pytest
+
+check: setup-dev ## format, lint, types, import rules and tests, as CI runs them
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check
+
+setup: $(VENV)/.serving ## install what serving needs (no torch)
+
+setup-dev: $(VENV)/.development ## install everything: training, tests, linters
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serving: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.development: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,parquet,dev]'
+	@touch $@ $(VENV)/.serving
+
+build/stdlib.jsonl: | $(VENV)/.serving
+	$(DSE) data stdlib --output $@
+
+# An index remembers its encoder: another bundle, another index.
+$(INDEX)/CURRENT: build/stdlib.jsonl $(wildcard model/bundles/dse-minilm-l6/manifest.json) | $(VENV)/.serving
+	$(DSE) index build $< --output $(INDEX)
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build

@@ -1,0 +1,76 @@
+"""Do student and teacher agree? The same candidates, scored and ranked by both."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.retriever import PairReader
+
+
+@dataclass(frozen=True)
+class StudentView:
+    """Candidates as the student sees them. The first three fields are parallel."""
+
+    texts: Sequence[str]
+    ids: Sequence[str | None]
+    logits: NDArray[np.float64]  # (candidates,)
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class RankAgreement:
+    """Rank correlations, or None where one side does not rank at all (fewer than two, or all equal)."""
+
+    spearman: float | None
+    kendall: float | None
+
+    @classmethod
+    def of(cls, left: NDArray[np.float64], right: NDArray[np.float64]) -> "RankAgreement":
+        """Spearman's rho and Kendall's tau-b of two (candidates,) scores, ties shared."""
+        signs = [np.sign(scores[:, None] - scores[None, :]) for scores in (left, right)]
+        untied = float(np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum()))
+        if untied == 0:
+            return cls(None, None)
+        # A candidate's mean rank is linear in how many it beats less how many beat it.
+        standing = [sign.sum(axis=1) for sign in signs]
+        spread = float(np.linalg.norm(standing[0]) * np.linalg.norm(standing[1]))
+        return cls(float(standing[0] @ standing[1]) / spread, float((signs[0] * signs[1]).sum()) / untied)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both views of the same candidates."""
+
+    student: StudentView
+    teacher_logits: NDArray[np.float64]  # (candidates,)
+    agreement: RankAgreement
+    student_milliseconds: float
+    teacher_milliseconds: float
+    truncated: bool
+
+
+def compare(query: str, student: Callable[[], StudentView], teacher: PairReader) -> Comparison:
+    """Let the student answer, then have the teacher read the query with the same candidates; both are timed."""
+    started = time.perf_counter()
+    view = student()
+    student_done = time.perf_counter()
+    read = teacher.score([(query, text) for text in view.texts])
+    teacher_done = time.perf_counter()
+    return Comparison(
+        view,
+        read.logits,
+        RankAgreement.of(view.logits, read.logits),
+        1000 * (student_done - started),
+        1000 * (teacher_done - student_done),
+        view.truncated or bool(read.truncated.any()),
+    )
+
+
+def ranks(raw: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(candidates,) rank of each, from 1 for the highest; ties in input order."""
+    places = np.empty(len(raw), np.int64)
+    places[np.argsort(-raw, kind="stable")] = np.arange(1, len(raw) + 1)
+    return places

@@ -1,0 +1,84 @@
+"""What does a client hear when something is wrong? One table from exceptions to answers."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger("dse")
+
+TYPES = {
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "too_large",
+    422: "invalid",
+    429: "overloaded",
+    503: "not_ready",
+    504: "timeout",
+}
+
+
+class ServiceError(Exception):
+    """A request that cannot be answered, for a reason its sender should know."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+
+
+def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
+    """``{"error": {"type", "message", "param"?}}``."""
+    error: dict[str, Any] = {"type": TYPES.get(status, "error"), "message": message}
+    return {"error": error if param is None else error | {"param": param}}
+
+
+def error_response(status: int, message: str, param: str | None = None) -> JSONResponse:
+    """An error as its answer."""
+    return JSONResponse(error_body(status, message, param), status)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure of a route in the shape of the contract, without a stack trace."""
+
+    @app.exception_handler(ServiceError)
+    async def service_error(_: Request, error: ServiceError) -> JSONResponse:
+        return error_response(error.status, error.message, error.param)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return error_response(422, f"the body is not JSON: {first['ctx']['error']}")
+        where = location(first["loc"])
+        # Never the input itself: it may be huge, and half a surrogate pair in it cannot be sent back.
+        message = str(first["msg"]).removeprefix("Value error, ")
+        return error_response(422, f"{where or 'the body'}: {message}", where or None)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:  # FastAPI's word for a body whose bytes are no text, or nested beyond reading
+            return error_response(422, "the body is not JSON: it cannot be decoded")
+        answer = error_response(error.status_code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return JSONResponse({"error": {"type": "internal", "message": "the service failed; its log says why"}}, 500)
+
+
+def location(loc: Sequence[int | str]) -> str:
+    """``candidates.3`` of pydantic's path to a faulty value."""
+    return ascii_safe(".".join(str(part) for part in loc if part != "body"))
+
+
+def ascii_safe(text: str) -> str:
+    """A text that can always be sent: what is no character becomes an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,140 @@
+"""The online path: encode, find candidates, score, rank."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.documents import Document
+from index.generations import Candidates
+from model.cross_encoder import PairLogits
+from model.head import Calibration, Head
+from model.tokens import Tokens
+
+
+class Encoder(Protocol):
+    """Texts to embeddings, in two steps so that a caller may look at the tokens between them."""
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """One :class:`Tokens` a text."""
+        ...
+
+    def embed(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
+        """(texts, dim) unit rows."""
+        ...
+
+
+class CandidateSearch(Protocol):
+    """Which documents are worth scoring, and what they say."""
+
+    def search(self, query: NDArray[np.float32], depth: int) -> Candidates:
+        """At most ``depth`` candidates for a (dim,) query."""
+        ...
+
+    def documents(self, rows: NDArray[np.int64]) -> list[Document]:
+        """The documents of some rows, in the order asked."""
+        ...
+
+
+class PairReader(Protocol):
+    """A teacher: reads both sentences of a pair together."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
+        """One logit a pair."""
+        ...
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text, embedded."""
+
+    text: str
+    embedding: NDArray[np.float32]  # (dim,)
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found and scored."""
+
+    document: Document
+    logit: float
+    score: float
+    similarity: float
+
+
+class Scorer(Protocol):
+    """Who ranks the candidates, and what the raw scores mean in 0..1."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """From raw scores to 0..1."""
+        ...
+
+    def raw(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> NDArray[np.float64]:
+        """(candidates,) raw scores, higher is better."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeadScorer:
+    """The student's head over stored embeddings."""
+
+    head: Head
+    calibration: Calibration
+
+    def raw(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> NDArray[np.float64]:
+        """(candidates,) logits of the head."""
+        return self.head.logits(query.embedding[None], candidates.embeddings)
+
+
+@dataclass(frozen=True)
+class CosineScorer:
+    """The similarity alone: candidates as the index ranks them."""
+
+    calibration: Calibration
+
+    def raw(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> NDArray[np.float64]:
+        """(candidates,) cosines."""
+        return candidates.similarities.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class TeacherScorer:
+    """The teacher, reading the query with each candidate: slow, and what the student learned from."""
+
+    teacher: PairReader
+    calibration: Calibration
+
+    def raw(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> NDArray[np.float64]:
+        """(candidates,) logits of the teacher."""
+        return self.teacher.score([(query.text, document.text) for document in documents]).logits
+
+
+class Retriever:
+    """Answers a query from an index."""
+
+    def __init__(self, encoder: Encoder, index: CandidateSearch) -> None:
+        self._encoder, self._index = encoder, index
+
+    def queries(self, texts: Sequence[str]) -> list[Query]:
+        """Texts, embedded together."""
+        rows = self._encoder.tokenize(texts)
+        embeddings = self._encoder.embed(rows)
+        return [
+            Query(text, embedding, row.truncated) for text, embedding, row in zip(texts, embeddings, rows, strict=True)
+        ]
+
+    def search(self, query: Query, k: int, depth: int, scorer: Scorer) -> list[Hit]:
+        """The ``k`` best of ``depth`` candidates by the scorer's raw score, ties by id."""
+        candidates = self._index.search(query.embedding, max(k, depth))
+        documents = self._index.documents(candidates.rows)
+        raw = scorer.raw(query, candidates, documents)
+        best = sorted(range(len(raw)), key=lambda row: (-raw[row], documents[row].id))[:k]
+        scores = scorer.calibration(raw)
+        return [
+            Hit(documents[row], float(raw[row]), float(scores[row]), float(candidates.similarities[row]))
+            for row in best
+        ]

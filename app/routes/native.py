@@ -1,0 +1,216 @@
+"""The service's own routes under /v1: each translates a request into one call, and its result into the answer."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter
+
+from app.comparison import StudentView, ranks
+from app.comparison import compare as compare_views
+from app.errors import ServiceError
+from app.loading import Service
+from app.retriever import CosineScorer, HeadScorer, Hit, Query, Retriever, Scorer, TeacherScorer
+from app.routes.dependencies import IndexDep, ServiceDep, SettingsDep, TeacherDep
+from app.schemas import (
+    Agreement,
+    BatchSearchRequest,
+    BatchSearchResponse,
+    ComparedCandidate,
+    CompareRequest,
+    CompareResponse,
+    ErrorBody,
+    HitBody,
+    Hits,
+    IndexResponse,
+    Milliseconds,
+    PairScore,
+    SearchRequest,
+    SearchResponse,
+    SimilarityRequest,
+    SimilarityResponse,
+    Standing,
+)
+from app.settings import Settings
+from app.similarity import score_pairs
+from index.generations import Generation
+from model.bundle import Teacher
+
+_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (404, 413, 422)}
+
+# Handlers are not async: inference is CPU work, so it belongs in a worker thread, off the event loop.
+router = APIRouter(prefix="/v1", responses=_ERRORS)
+
+
+@router.post("/similarity", tags=["similarity"])
+def similarity(request: SimilarityRequest, service: ServiceDep, settings: SettingsDep) -> SimilarityResponse:
+    """How similar are these sentences, by the student?"""
+    student, pairs = service.student, request.as_pairs()
+    _within(len(pairs), settings.max_batch, "pairs", "DSE_MAX_BATCH")
+    answers = score_pairs(student, pairs)
+    _refuse_cut(answers.truncated.any(), request.truncate, student.encoder.max_tokens)
+    scores = answers.logits if request.raw_scores else student.score(answers.logits)
+    results = [
+        PairScore(index=row, score=score, similarity=cosine, truncated=cut)
+        for row, (score, cosine, cut) in enumerate(zip(scores, answers.similarities, answers.truncated, strict=True))
+    ]
+    return SimilarityResponse(model=student.name, results=results)
+
+
+@router.post("/teacher/similarity", tags=["similarity"])
+def teacher_similarity(request: SimilarityRequest, teacher: TeacherDep, settings: SettingsDep) -> SimilarityResponse:
+    """How similar are these sentences, by the teacher, who reads both together?"""
+    pairs = request.as_pairs()
+    _within(len(pairs), settings.max_teacher_pairs, "pairs", "DSE_MAX_TEACHER_PAIRS")
+    answers = teacher.cross_encoder.score(pairs)
+    _refuse_cut(answers.truncated.any(), request.truncate, teacher.cross_encoder.max_tokens)
+    scores = answers.logits if request.raw_scores else teacher.score(answers.logits)
+    results = [
+        PairScore(index=row, score=score, similarity=None, truncated=cut)
+        for row, (score, cut) in enumerate(zip(scores, answers.truncated, strict=True))
+    ]
+    return SimilarityResponse(model=teacher.name, results=results)
+
+
+@router.post("/search", tags=["search"])
+def search(request: SearchRequest, service: ServiceDep, index: IndexDep, settings: SettingsDep) -> SearchResponse:
+    """Documents that pair best with a text."""
+    model, answers = _search_all([request.query], request, service, index, settings)
+    return SearchResponse(**answers[0].model_dump(), model=model, generation=index.name)
+
+
+@router.post("/search/batch", tags=["search"])
+def search_batch(
+    request: BatchSearchRequest, service: ServiceDep, index: IndexDep, settings: SettingsDep
+) -> BatchSearchResponse:
+    """Documents that pair best with each of several texts."""
+    _within(len(request.queries), settings.max_batch, "queries", "DSE_MAX_BATCH")
+    model, answers = _search_all(request.queries, request, service, index, settings)
+    return BatchSearchResponse(results=answers, model=model, generation=index.name)
+
+
+@router.post("/compare", tags=["search"])
+def compare(
+    request: CompareRequest, service: ServiceDep, teacher: TeacherDep, settings: SettingsDep
+) -> CompareResponse:
+    """Student and teacher side by side: given candidates, or the best hits of the index."""
+    student = service.student
+
+    def score_given(candidates: list[str]) -> StudentView:
+        answers = score_pairs(student, [(request.query, text) for text in candidates])
+        return StudentView(candidates, [None] * len(candidates), answers.logits, bool(answers.truncated.any()))
+
+    def score_found(index: Generation) -> StudentView:
+        retriever = Retriever(student.encoder, index)
+        query = retriever.queries([request.query])[0]
+        hits = retriever.search(query, request.k, settings.depth, HeadScorer(student.head, student.score))
+        logits = np.array([hit.logit for hit in hits])
+        return StudentView(
+            [hit.document.text for hit in hits], [hit.document.id for hit in hits], logits, query.truncated
+        )
+
+    asked = request.k if request.candidates is None else len(request.candidates)
+    _within(asked, settings.max_teacher_pairs, "candidates to compare", "DSE_MAX_TEACHER_PAIRS")
+    if request.candidates is not None:
+        found = compare_views(request.query, partial(score_given, request.candidates), teacher.cross_encoder)
+    elif service.index is not None:
+        found = compare_views(request.query, partial(score_found, service.index), teacher.cross_encoder)
+    else:
+        raise ServiceError(404, "no index is loaded: give candidates, or start dse serve with --index DIR")
+    _refuse_cut(found.truncated, request.truncate, student.encoder.max_tokens)
+    view, student_ranks, teacher_ranks = found.student, ranks(found.student.logits), ranks(found.teacher_logits)
+    student_scores, teacher_scores = student.score(view.logits), teacher.score(found.teacher_logits)
+    return CompareResponse(
+        student=student.name,
+        teacher=teacher.name,
+        results=[
+            ComparedCandidate(
+                index=row,
+                id=view.ids[row],
+                text=view.texts[row],
+                student=Standing(score=student_scores[row], rank=student_ranks[row]),
+                teacher=Standing(score=teacher_scores[row], rank=teacher_ranks[row]),
+            )
+            for row in np.argsort(student_ranks)
+        ],
+        agreement=Agreement(spearman=found.agreement.spearman, kendall=found.agreement.kendall),
+        milliseconds=Milliseconds(student=found.student_milliseconds, teacher=found.teacher_milliseconds),
+        truncated=found.truncated,
+    )
+
+
+@router.get("/index", tags=["index"])
+def index_facts(index: IndexDep) -> IndexResponse:
+    """What is being searched."""
+    facts = index.manifest
+    return IndexResponse(
+        generation=index.name,
+        documents=len(index),
+        dims=facts.dims,
+        recipe=facts.recipe,
+        model=facts.encoder.name,
+        encoder_digest=facts.encoder.digest,
+        created=facts.measured.get("created"),
+    )
+
+
+def _search_all(
+    texts: list[str],
+    request: SearchRequest | BatchSearchRequest,
+    service: Service,
+    index: Generation,
+    settings: Settings,
+) -> tuple[str, list[Hits]]:
+    """Who scored, and the hits of each text."""
+    model, scorer = _scorer(request.rerank, service)
+    depth = request.depth or settings.depth
+    if isinstance(scorer, TeacherScorer):
+        asked = max(request.k, request.depth or 1) * len(texts)
+        _within(asked, settings.max_teacher_pairs, "pairs for the teacher", "DSE_MAX_TEACHER_PAIRS")
+        depth = min(depth, settings.max_teacher_pairs // len(texts))
+    _within(max(request.k, depth), settings.max_depth, "candidates a query", "DSE_MAX_DEPTH")
+    retriever = Retriever(service.student.encoder, index)
+    queries = retriever.queries(texts)
+    cut = any(query.truncated for query in queries)
+    _refuse_cut(cut, request.truncate, service.student.encoder.max_tokens)
+    return model, [_hits(query, retriever.search(query, request.k, depth, scorer)) for query in queries]
+
+
+def _hits(query: Query, hits: list[Hit]) -> Hits:
+    bodies = [
+        HitBody(
+            id=hit.document.id,
+            text=hit.document.text,
+            score=hit.score,
+            similarity=hit.similarity,
+            metadata=hit.document.metadata,
+        )
+        for hit in hits
+    ]
+    return Hits(hits=bodies, truncated=query.truncated)
+
+
+def _scorer(rerank: str, service: Service) -> tuple[str, Scorer]:
+    student = service.student
+    if rerank == "head":
+        return student.name, HeadScorer(student.head, student.score)
+    if rerank == "none":
+        return student.name, CosineScorer(student.similarity)
+    teacher: Teacher | None = service.teacher
+    if teacher is None:
+        raise ServiceError(404, "no teacher is loaded; start dse serve with --teacher DIR", "rerank")
+    return teacher.name, TeacherScorer(teacher.cross_encoder, teacher.score)
+
+
+def _within(count: int, limit: int, what: str, setting: str) -> None:
+    if count > limit:
+        raise ServiceError(413, f"{count} {what} in one request; the limit is {limit} ({setting})")
+
+
+def _refuse_cut(cut: bool | np.bool_, allowed: bool, max_tokens: int) -> None:
+    if cut and not allowed:
+        raise ServiceError(
+            422,
+            f"a text is longer than the {max_tokens} tokens the model reads; shorten it, or allow truncate",
+            "truncate",
+        )

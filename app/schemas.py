@@ -1,0 +1,198 @@
+"""What goes over the wire: requests, checked; responses, documented."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from index.sources import unusable
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("the text is empty")
+    if problem := unusable(value):
+        raise ValueError(f"the text holds {problem}; remove it")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Rerank = Literal["head", "none", "teacher"]
+
+
+class Request(BaseModel):
+    """A body: unknown fields are refused, so that a misspelt option is never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    truncate: bool = Field(True, description="cut texts that are longer than the model reads; false refuses them (422)")
+
+
+class SimilarityRequest(Request):
+    """Pairs, or one query against candidates."""
+
+    pairs: list[Annotated[list[Text], Field(min_length=2, max_length=2)]] | None = Field(
+        None, min_length=1, examples=[[["A man plays a flute.", "Someone makes music."]]]
+    )
+    query: Text | None = None
+    candidates: list[Text] | None = Field(None, min_length=1)
+    raw_scores: bool = Field(False, description="answer the logit instead of the 0..1 score")
+
+    @model_validator(mode="after")
+    def _pairs_or_candidates(self) -> Self:
+        neither = self.query is None and self.candidates is None
+        both = self.query is not None and self.candidates is not None
+        if not (neither if self.pairs is not None else both):
+            raise ValueError("give either pairs, or query and candidates")
+        return self
+
+    def as_pairs(self) -> list[tuple[str, str]]:
+        """The pairs, however they were given, in input order."""
+        if self.pairs is not None:
+            return [(left, right) for left, right in self.pairs]
+        assert self.query is not None  # the validator saw to it, and
+        assert self.candidates is not None
+        return [(self.query, candidate) for candidate in self.candidates]
+
+
+class PairScore(BaseModel):
+    """One pair's answer."""
+
+    index: int
+    score: float = Field(description="0..1, the expected gold/5 of STS-B; the logit with raw_scores")
+    similarity: float | None = Field(description="cosine of the embeddings; null from a teacher")
+    truncated: bool = Field(description="a sentence was longer than the model reads, and was cut")
+
+
+class SimilarityResponse(BaseModel):
+    """Answers in input order."""
+
+    model: str
+    results: list[PairScore]
+
+
+class _Search(Request):
+    k: Annotated[int, Field(ge=1)] = Field(10, description="hits to answer")
+    depth: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="candidates to score; at least k; default: the service's"
+    )
+    rerank: Rerank = Field("head", description="who scores the candidates")
+
+
+class SearchRequest(_Search):
+    """One query."""
+
+    query: Text = Field(examples=["wait for several threads to finish"])
+
+
+class BatchSearchRequest(_Search):
+    """Several queries, answered alike."""
+
+    queries: list[Text] = Field(min_length=1)
+
+
+class HitBody(BaseModel):
+    """A document that was found and scored."""
+
+    id: str
+    text: str
+    score: float
+    similarity: float
+    metadata: dict[str, Any]
+
+
+class Hits(BaseModel):
+    """Hits of one query, best first."""
+
+    hits: list[HitBody]
+    truncated: bool = Field(description="the query was longer than the model reads, and was cut")
+
+
+class SearchResponse(Hits):
+    """Hits, who scored them, and from which generation of the index."""
+
+    model: str
+    generation: str
+
+
+class BatchSearchResponse(BaseModel):
+    """One result a query, in input order."""
+
+    results: list[Hits]
+    model: str
+    generation: str
+
+
+class CompareRequest(Request):
+    """A query against given candidates, or against the k best hits of the index."""
+
+    query: Text
+    candidates: list[Text] | None = Field(None, min_length=1)
+    k: Annotated[int, Field(ge=1)] = 10
+
+
+class Standing(BaseModel):
+    """A score and the rank it gives, from 1."""
+
+    score: float
+    rank: int
+
+
+class ComparedCandidate(BaseModel):
+    """A candidate as the student and as the teacher see it."""
+
+    index: int
+    id: str | None
+    text: str
+    student: Standing
+    teacher: Standing
+
+
+class Agreement(BaseModel):
+    """Rank correlations of student and teacher; null where ranks do not vary."""
+
+    spearman: float | None
+    kendall: float | None
+
+
+class Milliseconds(BaseModel):
+    """What each side took for this request: the student from text to scores, with its search where there was one."""
+
+    student: float
+    teacher: float
+
+
+class CompareResponse(BaseModel):
+    """Student and teacher side by side, in the student's order."""
+
+    student: str
+    teacher: str
+    results: list[ComparedCandidate]
+    agreement: Agreement
+    milliseconds: Milliseconds
+    truncated: bool
+
+
+class IndexResponse(BaseModel):
+    """What is being searched."""
+
+    generation: str
+    documents: int
+    dims: int
+    recipe: str
+    model: str
+    encoder_digest: str
+    created: str | None
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    type: str
+    message: str
+    param: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """Every error of a native route."""
+
+    error: ErrorDetail

@@ -1,0 +1,31 @@
+"""How similar are these pairs? Each sentence is embedded once, however many pairs it is in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.bundle import Student
+
+
+@dataclass(frozen=True)
+class PairAnswers:
+    """The student's answers. The three fields are parallel."""
+
+    logits: NDArray[np.float64]  # (pairs,)
+    similarities: NDArray[np.float64]  # (pairs,) cosines
+    truncated: NDArray[np.bool_]  # (pairs,) one of the two was longer than the model reads
+
+
+def score_pairs(student: Student, pairs: Sequence[tuple[str, str]]) -> PairAnswers:
+    """Score pairs with a student, in order."""
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(t for pair in pairs for t in pair))}
+    tokens = student.encoder.tokenize(list(row_of))
+    embeddings = student.encoder.embed(tokens)
+    left_rows = [row_of[left] for left, _ in pairs]
+    right_rows = [row_of[right] for _, right in pairs]
+    left, right = embeddings[left_rows], embeddings[right_rows]
+    cut = np.array([row.truncated for row in tokens], np.bool_)
+    cosines = np.einsum("ij,ij->i", left, right).astype(np.float64)
+    return PairAnswers(student.head.logits(left, right), cosines, cut[left_rows] | cut[right_rows])

@@ -1,0 +1,27 @@
+"""How many threads may this process use? What the container allows, not what the machine has."""
+
+import math
+import os
+from pathlib import Path
+
+CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+
+
+def thread_budget(cpu_max: Path = CGROUP_V2) -> int:
+    """CPUs this process may run on, or its cgroup's quota where that is less; at least 1."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = cpu_max.read_text().split()
+        return max(1, min(usable, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup, or its quota is "max"
+        return usable
+
+
+def limit_native_threads(threads: int) -> None:
+    """Tell OpenMP and OpenBLAS, before they are first loaded: at run time FAISS's own setting comes too late."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+    # A thread that spins while it waits takes the CPU from the other libraries of the process.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))

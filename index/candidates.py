@@ -1,0 +1,73 @@
+"""Candidate search: which rows are worth scoring against this query?"""
+
+from pathlib import Path
+from typing import Self
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index.manifest import IndexFault
+
+ROWS_PER_ADD = 65_536
+MAX_TRAINING_ROWS = 200_000
+
+
+class CandidateIndex:
+    """FAISS, ranked by inner product. Read-only once built, so safe to search from several threads."""
+
+    def __init__(self, faiss_index: faiss.Index) -> None:
+        self._faiss = faiss_index
+
+    @classmethod
+    def build(cls, embeddings: NDArray[np.float32], recipe: str) -> Self:
+        """Index the rows of ``embeddings``, which may be memory-mapped.
+
+        Args:
+            embeddings: (rows, dim) unit rows.
+            recipe: a FAISS ``index_factory`` string: ``Flat``, ``HNSW32``, ``IVF1024,SQ8``, ...
+
+        Raises:
+            IndexFault: FAISS does not know the recipe, or cannot build it for so many rows.
+        """
+        rows, dims = embeddings.shape
+        try:
+            built = faiss.index_factory(dims, recipe, faiss.METRIC_INNER_PRODUCT)
+            if not built.is_trained:
+                sample = np.random.default_rng(0).permutation(rows)[:MAX_TRAINING_ROWS]
+                built.train(np.ascontiguousarray(embeddings[np.sort(sample)]))
+            for start in range(0, rows, ROWS_PER_ADD):
+                built.add(np.ascontiguousarray(embeddings[start : start + ROWS_PER_ADD]))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1]
+            raise IndexFault(
+                f"FAISS cannot build {recipe!r} over {rows:,} rows of {dims}: {reason}; choose another --recipe"
+            ) from error
+        return cls(built)
+
+    def save(self, path: Path) -> None:
+        """Write the index to a file."""
+        faiss.write_index(self._faiss, str(path))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read an index whose digest was checked.
+
+        Raises:
+            IndexFault: FAISS cannot read it.
+        """
+        try:
+            return cls(faiss.read_index(str(path)))
+        except RuntimeError as error:
+            raise IndexFault(
+                f"{path}: FAISS cannot read it ({str(error).splitlines()[-1]}); build the index again"
+            ) from error
+
+    def __len__(self) -> int:
+        return int(self._faiss.ntotal)
+
+    def search(self, query: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
+        """(found,) rows near a (dim,) query, at most ``depth``, nearest first by FAISS's reckoning."""
+        _, rows = self._faiss.search(np.ascontiguousarray(query[None]), min(depth, len(self)))
+        found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
+        return found

@@ -1,0 +1,122 @@
+"""Whose sentence is row 17? Ids, texts and metadata of one generation, in SQLite."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from index.manifest import IndexFault
+
+_SCHEMA = """
+CREATE TABLE documents (
+    row INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    text TEXT NOT NULL,
+    metadata TEXT NOT NULL
+) STRICT
+"""
+ROWS_PER_QUERY = 500
+
+
+@dataclass(frozen=True)
+class Document:
+    """Something that can be found: an id, the text that is embedded, and a JSON object that travels with it."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class DuplicateId(ValueError):
+    """The documents at rows ``first`` and ``row`` have the same id."""
+
+    def __init__(self, id_: str, first: int, row: int) -> None:
+        super().__init__(f"rows {first} and {row} have the id {id_!r}")
+        self.id, self.first, self.row = id_, first, row
+
+
+class DocumentsWriter:
+    """Appends documents; row numbers count from 0 in the order of writing."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        # The file is fsynced as a whole before its generation is published; a journal would protect nothing.
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(_SCHEMA)
+        self._rows = 0
+
+    def append(self, documents: Sequence[Document]) -> None:
+        """Write the next rows.
+
+        Raises:
+            DuplicateId: a document's id is already there.
+        """
+        self._connection.execute("BEGIN")
+        for document in documents:
+            metadata = json.dumps(document.metadata, ensure_ascii=False, separators=(",", ":"))
+            values = (self._rows, document.id, document.text, metadata)
+            try:
+                self._connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", values)
+            except sqlite3.IntegrityError as error:
+                first = self._connection.execute("SELECT row FROM documents WHERE id = ?", (document.id,)).fetchone()[0]
+                raise DuplicateId(document.id, first, self._rows) from error
+            self._rows += 1
+        self._connection.execute("COMMIT")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+
+class Documents:
+    """The documents of a published generation, read-only. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        # immutable: no lock files, so a generation may lie on a read-only disk
+        self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        self._local = threading.local()
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = sqlite3.connect(self._uri, uri=True)
+        return connection
+
+    def __len__(self) -> int:
+        (count,) = self._select("SELECT count(*) FROM documents", ())[0]
+        return int(count)
+
+    def at(self, rows: Iterable[int]) -> list[Document]:
+        """The documents of some rows, in the order asked."""
+        wanted = [int(row) for row in rows]
+        found: dict[int, Document] = {}
+        for start in range(0, len(wanted), ROWS_PER_QUERY):
+            part = wanted[start : start + ROWS_PER_QUERY]
+            marks = ",".join("?" * len(part))
+            query = f"SELECT row, id, text, metadata FROM documents WHERE row IN ({marks})"
+            for row, id_, text, metadata in self._select(query, part):
+                found[row] = Document(id_, text, json.loads(metadata))
+        return [found[row] for row in wanted]
+
+    def row_of(self, id_: str) -> int | None:
+        """The row of a document, or None where there is no such id."""
+        rows = self._select("SELECT row FROM documents WHERE id = ?", (id_,))
+        return int(rows[0][0]) if rows else None
+
+    def _select(self, query: str, values: Sequence[Any]) -> list[Any]:
+        try:
+            return self._connection().execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise IndexFault(f"documents.sqlite cannot be read ({error}); build the index again") from error

@@ -1,0 +1,57 @@
+"""What does the teacher say of a pair? Both sentences in one graph, in both orders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from model.tokens import PairTokenizer, plan_batches
+
+TOKEN_BUDGET = 1024
+
+
+@dataclass(frozen=True)
+class PairLogits:
+    """The teacher's answers. The two fields are parallel."""
+
+    logits: NDArray[np.float64]  # (pairs,) mean over both orders
+    truncated: NDArray[np.bool_]  # (pairs,) the pair was longer than the model reads
+
+
+class OnnxCrossEncoder:
+    """A teacher: pairs in, logits out, the same whichever sentence comes first. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        tokenizer: PairTokenizer,
+        token_budget: int = TOKEN_BUDGET,
+    ) -> None:
+        self._session, self._tokenizer, self._token_budget = session, tokenizer, token_budget
+
+    @property
+    def max_tokens(self) -> int:
+        """A pair is cut after this many tokens, the longer sentence first."""
+        return self._tokenizer.max_tokens
+
+    def with_token_budget(self, token_budget: int) -> "OnnxCrossEncoder":
+        """The same teacher with batches of another size."""
+        return OnnxCrossEncoder(self._session, self._tokenizer, token_budget)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
+        """Logits of pairs, in order.
+
+        Raises:
+            ArithmeticError: the graph answered a number that is not finite.
+        """
+        rows = self._tokenizer.tokenize([*pairs, *((b, a) for a, b in pairs)])
+        logits = np.empty(len(rows))
+        for batch in plan_batches([len(row) for row in rows], self._token_budget):
+            inputs = self._tokenizer.padded([rows[row] for row in batch])
+            logits[batch] = self._session.run(["logit"], inputs)[0]
+        if not np.isfinite(logits).all():
+            raise ArithmeticError("the teacher answered a number that is not finite; check the bundle")
+        truncated = np.array([row.truncated for row in rows[: len(pairs)]], np.bool_)
+        return PairLogits(logits.reshape(2, len(pairs)).mean(axis=0), truncated)

@@ -1,0 +1,57 @@
+"""What is the embedding of a sentence? Tokenise, batch by length, run the graph."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from model.tokens import SentenceTokenizer, Tokens, plan_batches
+
+TOKEN_BUDGET = 1024
+"""Tokens of a batch, padding included: what the caches of a core like best (docs/results.md)."""
+
+
+class OnnxEncoder:
+    """A student's body: texts in, unit embeddings out. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        tokenizer: SentenceTokenizer,
+        dims: int,
+        token_budget: int = TOKEN_BUDGET,
+    ) -> None:
+        self._session, self._tokenizer = session, tokenizer
+        self.dims, self._token_budget = dims, token_budget
+
+    @property
+    def max_tokens(self) -> int:
+        """Texts are cut after this many tokens."""
+        return self._tokenizer.max_tokens
+
+    def with_token_budget(self, token_budget: int) -> "OnnxEncoder":
+        """The same encoder with batches of another size."""
+        return OnnxEncoder(self._session, self._tokenizer, self.dims, token_budget)
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """One :class:`Tokens` a text; its ``truncated`` says whether the text was cut."""
+        return self._tokenizer.tokenize(texts)
+
+    def embed(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
+        """(texts, dim) unit embeddings of tokenised texts, in order.
+
+        Raises:
+            ArithmeticError: the graph answered a number that is not finite.
+        """
+        embeddings = np.empty((len(rows), self.dims), np.float32)
+        for batch in plan_batches([len(row) for row in rows], self._token_budget):
+            inputs = self._tokenizer.padded([rows[row] for row in batch])
+            embeddings[batch] = self._session.run(["sentence_embedding"], inputs)[0]
+        if not np.isfinite(embeddings).all():
+            raise ArithmeticError("the encoder answered a number that is not finite; check the bundle")
+        return embeddings
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(texts, dim) unit embeddings, in the order of ``texts``."""
+        return self.embed(self.tokenize(texts))

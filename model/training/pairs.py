@@ -1,0 +1,109 @@
+"""Which pairs are trained on, what each should score, and is any of them held out?"""
+
+import csv
+import gzip
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.training.faults import TrainingFault
+from model.training.recipes import PairSet
+
+
+class PairFileError(TrainingFault):
+    """A pair file that cannot be read; the message names the file and the line."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sentences and their gold target in 0..1."""
+
+    id: str
+    left: str
+    right: str
+    gold: float
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of both sentences, in order and unambiguously separated."""
+        return hashlib.sha256(json.dumps([self.left, self.right]).encode()).hexdigest()
+
+    def swapped(self) -> "Pair":
+        """The same pair read in the other order."""
+        return Pair(self.id, self.right, self.left, self.gold)
+
+
+def read_pairs(root: Path, pair_set: PairSet) -> list[Pair]:
+    """The pairs of one file under ``root``: TSV with sentence1, sentence2, score; gzip or plain.
+
+    A pair's id is the file's name without endings and its row, counted from 1: ``stsb/train:1``.
+
+    Raises:
+        PairFileError: the file is missing, or a line lacks a column or holds a score the set does not map.
+    """
+    stem = pair_set.file.removesuffix(".gz").removesuffix(".tsv")
+    pairs = [
+        Pair(f"{stem}:{number}", left, right, _target(pair_set, score, number))
+        for number, (left, right, score) in enumerate(_rows(root / pair_set.file), 1)
+    ]
+    return pairs[: pair_set.limit]
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            missing = {"sentence1", "sentence2", "score"} - set(reader.fieldnames or ())
+            if missing:
+                raise PairFileError(f"{path}: the header lacks {sorted(missing)}")
+            for row in reader:
+                values = row["sentence1"], row["sentence2"], row["score"]
+                if None in values:
+                    raise PairFileError(f"{path}:{reader.line_num}: fewer columns than the header")
+                yield values
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise PairFileError(f"{path}: {error}") from error
+
+
+def _target(pair_set: PairSet, score: str, number: int) -> float:
+    try:
+        if pair_set.labels is not None:
+            return pair_set.labels[score]
+        assert pair_set.range is not None  # PairSet has one of the two
+        low, high = pair_set.range
+        return (float(score) - low) / (high - low)
+    except (KeyError, ValueError) as error:
+        raise PairFileError(f"{pair_set.file}, row {number}: score {score!r} is not mapped") from error
+
+
+def normalised(text: str) -> str:
+    """Letters and digits only, without case or accents: how two sentences are compared for leaks."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(character for character in decomposed if character.isalnum())
+
+
+class HeldOut:
+    """The sentences of the evaluation splits: no pair that holds one may be trained on."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = {normalised(text) for text in texts} - {""}
+
+    @classmethod
+    def read(cls, root: Path, files: Sequence[str]) -> "HeldOut":
+        """Every sentence of the named pair files under ``root``."""
+        return cls(text for file in files for row in _rows(root / file) for text in row[:2])
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def without(self, pairs: Iterable[Pair]) -> list[Pair]:
+        """The pairs that hold no held-out sentence."""
+        return [
+            pair
+            for pair in pairs
+            if normalised(pair.left) not in self._texts and normalised(pair.right) not in self._texts
+        ]

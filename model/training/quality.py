@@ -1,0 +1,59 @@
+"""How good is a scorer? Correlation with gold, and the calibration that makes a score mean gold/5."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+from scipy.stats import pearsonr, spearmanr
+
+from model.head import Calibration
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Agreement with gold, in points (100 times the coefficient)."""
+
+    pearson: float
+    spearman: float
+
+    @classmethod
+    def of(cls, scores: NDArray[np.floating], gold: NDArray[np.floating]) -> "Correlation":
+        """Pearson and Spearman of (pairs,) scores with (pairs,) gold."""
+        pearson = pearsonr(scores, gold).statistic
+        spearman = spearmanr(scores, gold).statistic
+        return cls(round(100 * float(pearson), 2), round(100 * float(spearman), 2))
+
+
+def fit_calibration(logits: NDArray[np.floating], gold: NDArray[np.floating]) -> Calibration:
+    """The slope and intercept for which sigmoid(slope * logit + intercept) is the expected gold (Platt, 1999).
+
+    Args:
+        logits: (pairs,) raw scores, or cosines.
+        gold: (pairs,) in 0..1.
+
+    Raises:
+        ValueError: the fitted slope is not positive, so the scores do not rise with gold at all.
+    """
+    logits = np.asarray(logits, np.float64)
+    gold = np.asarray(gold, np.float64)
+    centre, spread = logits.mean(), logits.std()
+    standard = (logits - centre) / spread
+
+    def cross_entropy(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value = weights[0] * standard + weights[1]
+        excess = expit(value) - gold
+        loss = np.mean(np.logaddexp(0.0, value) - gold * value)
+        return float(loss), np.array([np.mean(excess * standard), np.mean(excess)])
+
+    slope, intercept = minimize(cross_entropy, np.array([1.0, 0.0]), jac=True, method="BFGS").x
+    if slope <= 0:
+        raise ValueError(f"the scores fall as gold rises (slope {slope / spread:.3g}): nothing to calibrate")
+    return Calibration(float(slope / spread), float(intercept - slope * centre / spread))
+
+
+def calibration_error(scores: NDArray[np.floating], gold: NDArray[np.floating]) -> float:
+    """Mean gap between score and gold, both 0..1, over 10 bins of equal count."""
+    bins = np.array_split(np.argsort(scores, kind="stable"), 10)
+    return float(np.mean([abs(scores[rows].mean() - gold[rows].mean()) for rows in bins]))

@@ -1,0 +1,76 @@
+"""What do an exported graph and its head answer on pairs, exactly as the service will run them?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from model.bundle import GRAPH_FILES, HEAD, TOKENIZER, Graph
+from model.cross_encoder import OnnxCrossEncoder
+from model.encoder import OnnxEncoder
+from model.head import Calibration, CosineHead, Head, MlpHead
+from model.tokens import PairTokenizer, SentenceTokenizer
+from model.training.networks import BiEncoder, Network
+from model.training.pairs import Pair
+from model.training.quality import Correlation, calibration_error
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Answers on pairs beside the gold. The fields are parallel."""
+
+    logits: NDArray[np.float64]  # (pairs,)
+    similarities: NDArray[np.float64] | None  # (pairs,) cosines; a teacher has none
+    gold: NDArray[np.float64]  # (pairs,) in 0..1
+
+
+class OnnxScorer:
+    """Scores pairs with one graph of a bundle that is being made."""
+
+    def __init__(self, model: OnnxEncoder | OnnxCrossEncoder, head: Head) -> None:
+        self.model, self._head = model, head
+
+    @classmethod
+    def load(cls, folder: Path, graph: Graph, network: Network, max_tokens: int) -> "OnnxScorer":
+        """One graph of ``folder``; the network says which kind it is."""
+        session = ort.InferenceSession(folder / GRAPH_FILES[graph], providers=["CPUExecutionProvider"])
+        head: Head = CosineHead()
+        if (folder / HEAD).exists() and isinstance(network, BiEncoder) and _is_mlp(network):
+            head = MlpHead.load(folder / HEAD)
+        if isinstance(network, BiEncoder):
+            tokenizer = SentenceTokenizer.load(folder / TOKENIZER, max_tokens)
+            return cls(OnnxEncoder(session, tokenizer, network.dims), head)
+        pair_tokenizer = PairTokenizer.load(folder / TOKENIZER, max_tokens)
+        return cls(OnnxCrossEncoder(session, pair_tokenizer), head)
+
+    def __call__(self, pairs: Sequence[Pair]) -> Scored:
+        """The graph's answers on pairs."""
+        gold = np.array([pair.gold for pair in pairs])
+        left, right = [pair.left for pair in pairs], [pair.right for pair in pairs]
+        if isinstance(self.model, OnnxCrossEncoder):
+            return Scored(self.model.score(list(zip(left, right, strict=True))).logits, None, gold)
+        u, v = self.model.encode(left), self.model.encode(right)
+        return Scored(self._head.logits(u, v), CosineHead().logits(u, v), gold)
+
+
+def _is_mlp(network: BiEncoder) -> bool:
+    return "output.weight" in network.head.state_dict()
+
+
+def figures(scored: Scored, calibrations: Mapping[str, Calibration]) -> dict[str, dict[str, float]]:
+    """Pearson and Spearman (points) and calibration error of the score, and of the similarity where there is one."""
+    raw = {"score": scored.logits}
+    if scored.similarities is not None:
+        raw["similarity"] = scored.similarities
+    found = {}
+    for name, values in raw.items():
+        calibrated = calibrations[name](values)
+        # the similarity that is served is the cosine itself; its calibration only matters without a head
+        served = calibrated if name == "score" else values
+        found[name] = asdict(Correlation.of(served, scored.gold)) | {
+            "calibration_error": round(calibration_error(calibrated, scored.gold), 4)
+        }
+    return found

@@ -1,0 +1,41 @@
+"""One program for every step: ``dse --help``."""
+
+import sys
+
+import typer
+
+from app.threads import limit_native_threads, thread_budget
+from scripts import data_commands, index_commands, serve, training_commands, use_commands
+from scripts.console import Refused, say_no
+
+app = typer.Typer(
+    name="dse",
+    help="Sentence-pair retrieval: train, export, index, search and serve distilled sentence encoders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.add_typer(index_commands.app, name="index")
+app.command("search")(use_commands.search)
+app.command("score")(use_commands.score)
+app.command("encode")(use_commands.encode)
+app.add_typer(training_commands.teacher, name="teacher")
+app.command("distill")(training_commands.distill)
+app.command("export")(training_commands.export)
+app.command("evaluate")(training_commands.evaluate)
+app.add_typer(data_commands.app, name="data")
+
+
+def main() -> None:
+    """Run a command; what the caller can mend is one line on standard error and exit code 2."""
+    limit_native_threads(thread_budget())
+    try:
+        app()
+    except Refused as error:
+        say_no(error)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

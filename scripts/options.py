@@ -1,0 +1,12 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BundleOption = Annotated[
+    Path | None, typer.Option(envvar="DSE_BUNDLE", help="The student's bundle.", show_default="shipped")
+]
+DataOption = Annotated[Path, typer.Option(envvar="DSE_DATA", help="Folder that the recipe's paths are below.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON, for a program.")]

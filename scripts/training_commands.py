@@ -1,0 +1,164 @@
+"""dse teacher, distill, export and evaluate: the training path, each step from files to files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+
+from scripts.console import BadInput, print_json, print_table, progress_bar
+from scripts.options import DataOption, JsonOption
+
+teacher = typer.Typer(help="Train a teacher, and write down what it says of pairs.", no_args_is_help=True)
+
+StageProgress = Callable[[str, int, int], None]
+RecipeArgument = Annotated[Path, typer.Argument(help="A recipe: scripts/recipes/*.toml")]
+InitOption = Annotated[
+    str | None,
+    typer.Option(help="Folder with the pretrained weights, instead of the recipe's hub id."),
+]
+
+
+def _needs_torch() -> None:
+    try:
+        import torch  # noqa: F401, TID251
+    except ImportError as error:
+        raise BadInput("training needs the extra: pip install 'dse[train]'") from error
+
+
+@teacher.command("train")
+def teacher_train(
+    recipe: RecipeArgument,
+    data: DataOption,
+    output: Annotated[Path, typer.Option(help="The teacher's folder; an unfinished one is taken up again.")],
+    init: InitOption = None,
+) -> None:
+    """Train the members of a teacher and calibrate their common signal."""
+    _needs_torch()
+    from model.training.recipes import TeacherRecipe, read_recipe
+    from model.training.teacher import train_teacher
+
+    with progress_bar() as bar:
+        signal = train_teacher(read_recipe(recipe, TeacherRecipe), data, init, output, _stages_on(bar))
+    rows = [[m.name, m.kind, f"{m.dev.pearson:.2f}", f"{m.dev.spearman:.2f}"] for m in signal.members]
+    rows.append(["signal", "mean", f"{signal.dev.pearson:.2f}", f"{signal.dev.spearman:.2f}"])
+    print_table(["STS-B dev", "kind", "P", "S"], rows)
+
+
+@teacher.command("label")
+def teacher_label(
+    recipe: RecipeArgument,
+    data: DataOption,
+    teacher: Annotated[Path, typer.Option(help="Folder written by dse teacher train.")],
+    output: Annotated[Path, typer.Option(help="The logits file; an unfinished one is taken up again.")],
+) -> None:
+    """Write the teacher's logit of every pair that a recipe trains on."""
+    _needs_torch()
+    from model.training.distil import label_for
+    from model.training.recipes import DistillationRecipe, read_recipe
+    from model.training.teacher import Teacher
+
+    with progress_bar() as bar:
+        task = bar.add_task("labelling", total=None)
+        label_for(
+            read_recipe(recipe, DistillationRecipe),
+            data,
+            Teacher.load(teacher),
+            output,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def distill(
+    recipe: RecipeArgument,
+    data: DataOption,
+    logits: Annotated[Path, typer.Option(help="File written by dse teacher label.")],
+    output: Annotated[Path, typer.Option(help="The run's folder; an unfinished one is taken up again.")],
+    init: InitOption = None,
+) -> None:
+    """Train a recipe's network on gold scores and the teacher's logits."""
+    _needs_torch()
+    from model.training.distil import distil
+    from model.training.logits import TeacherLogits
+    from model.training.recipes import DistillationRecipe, read_recipe
+
+    with progress_bar() as bar:
+        distil(
+            read_recipe(recipe, DistillationRecipe),
+            data,
+            TeacherLogits.load(logits),
+            init,
+            output,
+            _stages_on(bar),
+        )
+    typer.echo(f"trained -> {output}; next: dse export {recipe} {output} --output BUNDLE")
+
+
+def export(
+    recipe: RecipeArgument,
+    run: Annotated[Path, typer.Argument(help="Folder written by dse distill.")],
+    data: DataOption,
+    output: Annotated[Path, typer.Option(help="The bundle's folder; must not exist.")],
+    keep_fp32: Annotated[bool, typer.Option(help="Keep the fp32 graph beside the int8 one.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Export a trained network to a bundle; nothing is published that fails a gate."""
+    _needs_torch()
+    from model.training.export import export as export_bundle
+    from model.training.recipes import DistillationRecipe, read_recipe
+
+    if output.exists():
+        raise BadInput(f"{output} exists; remove it or name another folder")
+    manifest = export_bundle(
+        read_recipe(recipe, DistillationRecipe),
+        run,
+        data,
+        output,
+        keep_fp32,
+        lambda step: typer.echo(step, err=True),
+    )
+    if json:
+        print_json(manifest.quality)
+        return
+    rows = [
+        [split, graph, of, f"{found['pearson']:.2f}", f"{found['spearman']:.2f}", f"{found['calibration_error']:.3f}"]
+        for split in ("dev", "test")
+        for graph, by_name in manifest.quality[split].items()
+        for of, found in by_name.items()
+    ]  # fmt: skip
+    print_table(["STS-B", "graph", "of", "P", "S", "error"], rows)
+
+
+def evaluate(
+    pairs: Annotated[Path, typer.Argument(help="TSV with sentence1, sentence2 and score (0..5).")],
+    bundle: Annotated[Path | None, typer.Option(help="A student's bundle.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="A teacher's bundle.")] = None,
+    signal: Annotated[Path | None, typer.Option(help="A folder of dse teacher train.")] = None,
+    url: Annotated[str | None, typer.Option(help="A running service: what is served is measured.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Correlation with gold of a bundle, a teacher, a signal, or a running service."""
+    _needs_torch()  # for scipy and the signal; the service itself needs none of it
+    from scripts.evaluation import evaluate as measure
+
+    if [bundle, teacher, signal, url].count(None) != 3:
+        raise BadInput("give one of --bundle, --teacher, --signal and --url")
+    found = measure(pairs, bundle, teacher, signal, url)
+    if json:
+        print_json(found)
+        return
+    rows = [[name, f"{row['pearson']:.2f}", f"{row['spearman']:.2f}"] for name, row in found.items()]
+    print_table([str(pairs), "P", "S"], rows)
+
+
+def _stages_on(bar: Progress) -> StageProgress:
+    """Show every stage of a training run as a bar of its own."""
+    tasks: dict[str, TaskID] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], completed=done)
+
+    return progress

@@ -1,0 +1,58 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.loading import load
+from app.settings import Settings
+from app.threads import thread_budget
+from index.manifest import IndexFault
+from model.manifest import ArtifactError
+from tests.tiny import write_student
+
+
+def test_an_index_of_another_encoder_is_refused_with_both_digests(tmp_path: Path, settings: Settings) -> None:
+    other = write_student(tmp_path / "other", seed=9, name="other-student")
+    with pytest.raises(ArtifactError) as refused:
+        load(settings.model_copy(update={"bundle": other}))
+    message = str(refused.value)
+    ours, theirs = (
+        load(settings.model_copy(update={"bundle": b, "index": None})).student for b in (settings.bundle, other)
+    )
+    assert f"tiny-student ({ours.encoder_digest})" in message
+    assert f"other-student ({theirs.encoder_digest})" in message
+    assert "dse index build" in message
+
+
+def test_a_renamed_bundle_with_the_same_encoder_is_welcome(tmp_path: Path, settings: Settings) -> None:
+    renamed = write_student(tmp_path / "renamed", name="renamed")
+    assert load(settings.model_copy(update={"bundle": renamed})).student.name == "renamed"
+
+
+def test_a_damaged_index_is_refused_at_start(tmp_path: Path, settings: Settings) -> None:
+    assert settings.index is not None
+    shutil.copytree(settings.index, tmp_path / "index")
+    (tmp_path / "index/generations/000001/candidates.faiss").write_bytes(b"x")
+    with pytest.raises(IndexFault, match=r"candidates\.faiss has been altered"):
+        load(settings.model_copy(update={"index": tmp_path / "index"}))
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSE_PORT", "9000")
+    monkeypatch.setenv("DSE_DEPTH", "7")
+    assert (Settings().port, Settings().depth) == (9000, 7)
+    assert Settings(port=1).port == 1
+    monkeypatch.setenv("DSE_PORT", "high")
+    with pytest.raises(ValidationError, match="port"):
+        Settings()
+
+
+@pytest.mark.parametrize(("content", "budget"), [("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", None)])
+def test_the_thread_budget_is_the_containers(tmp_path: Path, content: str, budget: int | None) -> None:
+    import os
+
+    (tmp_path / "cpu.max").write_text(content)
+    machine = len(os.sched_getaffinity(0))
+    assert thread_budget(tmp_path / "cpu.max") == min(machine, budget or machine)
+    assert thread_budget(tmp_path / "none") == machine

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from index.documents import Document
+from index.sources import Columns, SourceError, read_documents
+
+ID_AND_TEXT = Columns()
+
+
+def documents(*paths: Path, columns: Columns = ID_AND_TEXT) -> list[Document]:
+    return [sourced.document for sourced in read_documents(paths, columns)]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        '{"id": "x", "text": "one", "metadata": {"n": 1}}\n\n{"id": 7, "text": "two"}\n{"text": "thrée"}\n',
+    )
+    assert documents(path) == [
+        Document("x", "one", {"n": 1}),
+        Document("7", "two"),
+        Document(f"{path}:4", "thrée"),
+    ]
+
+
+def test_csv_with_quotes_and_a_line_break_in_a_cell(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'id,text,year\n1,"a, ""b""\nc",1999\n')
+    assert documents(path) == [Document("1", 'a, "b"\nc', {"year": "1999"})]
+
+
+def test_in_tsv_a_quotation_mark_is_a_character(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", 'text\n"half\nwhole\n')
+    assert documents(path) == [Document("a.tsv:2", '"half'), Document("a.tsv:3", "whole")]
+
+
+def test_txt_a_line_a_document(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "\ufeffone\r\n\n  two  \n")
+    assert documents(path) == [Document("a.txt:1", "one"), Document("a.txt:3", "two")]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"key": ["a"], "body": ["one"], "n": [3]}), path)
+    assert documents(path, columns=Columns("key", "body")) == [Document("a", "one", {"n": 3})]
+
+
+def test_inputs_follow_each_other(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a.txt", "one\n"), write(tmp_path / "b.txt", "two\n")
+    assert [d.text for d in documents(first, second)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", '{"id": "1", "text": "ok"}\n{"id": "2", "te\n', "a.jsonl:2: not JSON"),
+        ("a.jsonl", "[1]\n", "a.jsonl:1: not a JSON object"),
+        ("a.jsonl", '{"id": "1"}\n', "a.jsonl:1: 'text' is missing or not a string"),
+        ("a.jsonl", '{"id": "1", "text": 5}\n', "a.jsonl:1: 'text' is missing or not a string"),
+        ("a.jsonl", '{"id": true, "text": "a"}\n', "a.jsonl:1: 'id' is missing or not a string"),
+        ("a.jsonl", '{"id": "1", "text": " "}\n', "a.jsonl:1: 'text' is empty"),
+        ("a.jsonl", '{"id": "", "text": "a"}\n', "a.jsonl:1: 'id' is empty"),
+        ("a.jsonl", '{"id": "1", "text": "a\\u0000b"}\n', "a.jsonl:1: 'text' holds a NUL character"),
+        ("a.jsonl", '{"id": "1", "text": "\\ud800"}\n', "a.jsonl:1: 'text' holds half of a surrogate pair"),
+        ("a.jsonl", '{"id": "1", "text": "a", "metadata": 3}\n', "a.jsonl:1: metadata is not a JSON object"),
+        ("a.jsonl", '{"id": "1", "text": "a", "metadata": {"x": NaN}}\n', "a.jsonl:1: metadata is not JSON"),
+        ("a.jsonl", '{"id": "1", "text": "a", "titel": "b"}\n', r"a.jsonl:1: unknown fields \['titel'\]"),
+        ("a.jsonl", "", "a.jsonl: no documents in it"),
+        ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', "a.jsonl: after line .*not UTF-8"),
+        ("a.txt", "\n\n", "a.txt: no documents in it"),
+        ("a.csv", "id,body\n1,one\n", "a.csv: no column 'text' among .*--text-column"),
+        ("a.csv", "id,text\n1\n", "a.csv:2: not as many columns"),
+        ("a.csv", "id,text\n1,one,two\n", "a.csv:2: not as many columns"),
+        ("a.docx", "x", "a.docx: of a kind that is not read"),
+    ],
+)
+def test_a_broken_input_is_named_with_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        documents(write(tmp_path / name, content))
+
+
+def test_a_missing_input_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"nowhere\.jsonl: No such file"):
+        documents(tmp_path / "nowhere.jsonl")
+
+
+def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(SourceError, match="not a Parquet file"):
+        documents(write(tmp_path / "a.parquet", "x"))
+
+
+def test_nothing_is_read_ahead(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "fine"}), "broken"]
+    reader = read_documents([write(tmp_path / "a.jsonl", "\n".join(lines))])
+    assert next(reader).document.text == "fine"
+    with pytest.raises(SourceError, match=r"a\.jsonl:2"):
+        next(reader)

@@ -1,0 +1,125 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.bundle import BundleManifest, Student, load_student, load_teacher
+from model.manifest import ArtifactError
+from tests.tiny import DIMS, VOCABULARY, table, write_student
+
+
+@pytest.fixture
+def copied(tmp_path: Path, student_bundle: Path) -> Path:
+    shutil.copytree(student_bundle, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def change(folder: Path, **facts: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def test_an_embedding_is_what_the_graph_says(student: Student) -> None:
+    """By hand: the unit mean of the vectors of ``[CLS] a ##b [SEP]``."""
+    mean = np.mean([table(1)[VOCABULARY.index(token)] for token in ("[CLS]", "a", "##b", "[SEP]")], axis=0)
+    np.testing.assert_allclose(student.encoder.encode(["ab"])[0], mean / np.linalg.norm(mean), rtol=1e-5)
+
+
+def test_companions_do_not_leak_into_an_embedding(student: Student) -> None:
+    texts = ["a", "abcdefghijklmnopqrstuvwxyz", "b c", "a"]
+    one_batch = student.encoder.with_token_budget(10_000).encode(texts)
+    alone = np.vstack([student.encoder.encode([text]) for text in texts])
+    np.testing.assert_allclose(one_batch, alone, atol=1e-6)
+    np.testing.assert_array_equal(one_batch[0], one_batch[3])
+
+
+def test_no_texts_no_rows(student: Student) -> None:
+    assert student.encoder.encode([]).shape == (0, DIMS)
+
+
+def test_a_teacher_does_not_mind_the_order(teacher_bundle: Path) -> None:
+    teacher = load_teacher(teacher_bundle, threads=1).cross_encoder
+    logits = teacher.score([("abc", "d"), ("d", "abc"), ("x", "y")]).logits
+    assert logits[0] == pytest.approx(logits[1])
+    assert logits[0] != pytest.approx(logits[2])
+
+
+def test_a_pair_too_long_for_the_teacher_says_so(teacher_bundle: Path) -> None:
+    teacher = load_teacher(teacher_bundle, threads=1).cross_encoder
+    np.testing.assert_array_equal(teacher.score([("a", "b"), ("a" * 99, "b")]).truncated, [False, True])
+
+
+@pytest.mark.parametrize("name", ["onnx/model_int8.onnx", "tokenizer.json", "head.safetensors"])
+def test_a_flipped_byte_is_refused(copied: Path, name: str) -> None:
+    content = bytearray((copied / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"{name} has been altered: its sha256 is \w+, the manifest says \w+"):
+        load_student(copied, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "is not a bundle: it has no manifest.json"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "is not a bundle's manifest"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+        (lambda folder: change(folder, dims=None), r"lacks \['dims'\]"),
+        (lambda folder: change(folder, calibration={}), r"lacks \['score', 'similarity'\]"),
+        (lambda folder: change(folder, files={}), "has no onnx graph|lacks"),
+        (lambda folder: change(folder, files={"../x": "0"}), "outside the folder|lacks"),
+        (lambda folder: change(folder, surprise=1), "surprise: Extra inputs"),
+        (
+            lambda folder: change(folder, calibration={"score": {"slope": -1.0, "intercept": 0.0}}),
+            "calibration.score.slope",
+        ),
+    ],
+)
+def test_a_damaged_bundle_says_what_is_wrong(copied: Path, damage, message: str) -> None:
+    damage(copied)
+    with pytest.raises(ArtifactError, match=message):
+        load_student(copied, threads=1)
+
+
+def test_a_path_outside_the_folder_is_refused(copied: Path) -> None:
+    files = json.loads((copied / "manifest.json").read_text())["files"]
+    change(copied, files=files | {"../elsewhere": "0" * 64})
+    with pytest.raises(ArtifactError, match="outside the folder"):
+        load_student(copied, threads=1)
+
+
+def test_a_graph_that_is_none_is_refused(copied: Path) -> None:
+    from model.manifest import sha256_of
+
+    graph = copied / "onnx/model_int8.onnx"
+    graph.write_bytes(b"no graph")
+    files = json.loads((copied / "manifest.json").read_text())["files"]
+    change(copied, files=files | {"onnx/model_int8.onnx": sha256_of(graph)})
+    with pytest.raises(ArtifactError, match="not a graph that onnxruntime can run"):
+        load_student(copied, threads=1)
+
+
+def test_student_and_teacher_are_not_mistaken(student_bundle: Path, teacher_bundle: Path) -> None:
+    with pytest.raises(ArtifactError, match="of kind cross-encoder; a student"):
+        load_student(teacher_bundle, threads=1)
+    with pytest.raises(ArtifactError, match="of kind encoder; a teacher"):
+        load_teacher(student_bundle, threads=1)
+
+
+def test_a_graph_can_be_asked_for(student_bundle: Path, teacher_bundle: Path) -> None:
+    load_student(student_bundle, threads=1, graph="fp32")
+    with pytest.raises(ArtifactError, match=r"has no fp32 graph \(it has: int8\)"):
+        load_teacher(teacher_bundle, threads=1, graph="fp32")
+
+
+def test_the_encoder_digest_changes_with_what_decides_an_embedding(tmp_path: Path, student_bundle: Path) -> None:
+    def digest(folder: Path) -> str:
+        return BundleManifest.read(folder).graph_digest("int8")
+
+    other_weights = write_student(tmp_path / "weights", seed=9)
+    other_cut = write_student(tmp_path / "cut", max_tokens=16)
+    other_name = write_student(tmp_path / "name", name="renamed")
+    assert len({digest(student_bundle), digest(other_weights), digest(other_cut)}) == 3
+    assert digest(other_name) == digest(student_bundle)

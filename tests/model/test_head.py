@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from model.head import Calibration, CosineHead, MlpHead
+from model.manifest import ArtifactError
+from tests.tiny import DIMS, head_tensors
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> MlpHead:
+    path = tmp_path_factory.mktemp("head") / "head.safetensors"
+    save_file(head_tensors(3), path)
+    return MlpHead.load(path)
+
+
+def formula(u: np.ndarray, v: np.ndarray) -> float:
+    """The paper's head, one pair at a time: W2 relu(W1 [u, v, u*v, abs(u - v)] + b1) + b2."""
+    t = head_tensors(3)
+    first = np.hstack([t["either.weight"], t["either.weight"], t["product.weight"], t["difference.weight"]])
+    features = np.concatenate([u, v, u * v, np.abs(u - v)])
+    hidden = np.maximum(first @ features + t["difference.bias"], 0)
+    return float((t["output.weight"] @ hidden + t["output.bias"])[0])
+
+
+def rows(seed: int, count: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(count, DIMS)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 20))
+def test_it_is_the_papers_formula(head: MlpHead, seed: int, count: int) -> None:
+    left, right = rows(seed, count), rows(seed + 1, count)
+    expected = [formula(u, v) for u, v in zip(left, right, strict=True)]
+    np.testing.assert_allclose(head.logits(left, right), expected, atol=1e-5)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_order_of_a_pair_does_not_matter(head: MlpHead, seed: int) -> None:
+    left, right = rows(seed, 5), rows(seed + 1, 5)
+    np.testing.assert_allclose(head.logits(left, right), head.logits(right, left), rtol=1e-6)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_one_query_against_many_is_each_pair_alone(head: MlpHead, seed: int) -> None:
+    query, candidates = rows(seed, 1), rows(seed + 1, 7)
+    alone = [head.logits(query, candidates[row : row + 1])[0] for row in range(7)]
+    np.testing.assert_allclose(head.logits(query, candidates), alone, rtol=1e-5, atol=1e-6)
+
+
+def test_the_cosine_head_is_the_inner_product() -> None:
+    left, right = rows(1, 4), rows(2, 4)
+    np.testing.assert_allclose(CosineHead().logits(left, right), np.diag(left @ right.T), rtol=1e-5)
+    np.testing.assert_allclose(CosineHead().logits(left[:1], right), right @ left[0], rtol=1e-5)
+
+
+def test_calibration_is_a_sigmoid_that_keeps_near_certain_scores_apart() -> None:
+    calibrated = Calibration(2.0, -1.0)(np.array([-1e6, 0.5, 9.0, 9.001, 1e6]))
+    assert calibrated[1] == 0.5
+    assert calibrated[2] < calibrated[3] < 1.0
+    assert calibrated[0] == 0.0
+    assert calibrated[4] == 1.0
+    assert calibrated.dtype == np.float64
+
+
+def test_a_file_that_is_no_head_is_refused(tmp_path) -> None:
+    save_file({"something": np.zeros(2, np.float32)}, tmp_path / "head.safetensors")
+    with pytest.raises(ArtifactError, match="is not an mlp head"):
+        MlpHead.load(tmp_path / "head.safetensors")
