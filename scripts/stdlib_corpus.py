@@ -18,7 +18,7 @@ importlib.resources importlib.util inspect io ipaddress itertools json json.deco
 linecache locale logging logging.config logging.handlers lzma mailbox marshal math mimetypes mmap modulefinder
 multiprocessing multiprocessing.connection multiprocessing.managers multiprocessing.pool
 multiprocessing.shared_memory netrc numbers operator optparse os os.path pathlib pdb pickle pickletools
-pkgutil platform plistlib poplib posixpath pprint profile pstats py_compile pyclbr pydoc queue quopri random
+pkgutil platform plistlib poplib pprint profile pstats py_compile pyclbr pydoc queue quopri random
 re reprlib rlcompleter runpy sched secrets select selectors shelve shlex shutil signal site smtplib socket
 socketserver sqlite3 ssl stat statistics string stringprep struct subprocess symtable sys sysconfig tabnanny
 tarfile tempfile textwrap threading time timeit token tokenize tomllib trace traceback tracemalloc types

@@ -92,7 +92,7 @@ def label(
     header = {"format": 1, "signal": teacher.signal.as_json()}
     if path.exists():
         found, rows, intact = _read(path)
-        if found != header:
+        if Signal.from_json(found["signal"]) != teacher.signal:
             raise LogitsError(
                 f"{path} was written by {found['signal']['name']} with other members; label into a new file"
             )

@@ -9,6 +9,7 @@ from scipy.special import expit
 from scipy.stats import pearsonr, spearmanr
 
 from model.head import Calibration
+from model.training.faults import TrainingFault
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def fit_calibration(logits: NDArray[np.floating], gold: NDArray[np.floating]) ->
         gold: (pairs,) in 0..1.
 
     Raises:
-        ValueError: the fitted slope is not positive, so the scores do not rise with gold at all.
+        TrainingFault: the fitted slope is not positive, so the scores do not rise with gold at all.
     """
     logits = np.asarray(logits, np.float64)
     gold = np.asarray(gold, np.float64)
@@ -49,7 +50,7 @@ def fit_calibration(logits: NDArray[np.floating], gold: NDArray[np.floating]) ->
 
     slope, intercept = minimize(cross_entropy, np.array([1.0, 0.0]), jac=True, method="BFGS").x
     if slope <= 0:
-        raise ValueError(f"the scores fall as gold rises (slope {slope / spread:.3g}): nothing to calibrate")
+        raise TrainingFault(f"the scores fall as gold rises (slope {slope / spread:.3g}): nothing to calibrate")
     return Calibration(float(slope / spread), float(intercept - slope * centre / spread))
 
 

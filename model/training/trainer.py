@@ -113,8 +113,9 @@ def train_stage(
     """
     total = steps_of(examples, stage)
     optimiser = optimiser_of(network, stage)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_then_linear(total, stage.warmup))
-    done = _resume(network, optimiser, schedule, checkpoint)
+    factor = warmup_then_linear(total, stage.warmup)
+    peaks = [group["lr"] for group in optimiser.param_groups]
+    done = _resume(network, optimiser, checkpoint)
     network.train()
     saved = time.monotonic()
     for step, batch in enumerate(batches_of(examples, stage, recipe.seed)):
@@ -123,8 +124,9 @@ def train_stage(
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         objective(network, recipe, batch).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor(step)
         optimiser.step()
-        schedule.step()
         optimiser.zero_grad()
         progress(stage.name, step + 1, total)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -146,7 +148,6 @@ def _save(network: nn.Module, optimiser: torch.optim.AdamW, done: int, path: Pat
 def _resume(
     network: nn.Module,
     optimiser: torch.optim.AdamW,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
     path: Path,
 ) -> int:
     """Steps already taken by a run that stopped; 0 where there was none."""
@@ -163,6 +164,4 @@ def _resume(
             _, index, slot = name.split(".")
             state.setdefault(int(index), {})[slot] = tensor
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
-    for _ in range(done):
-        schedule.step()
     return done

@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.head import MlpHead as NumpyHead
+from model.training.networks import BiEncoder, MlpHead, load_network, make_network, mean_pool, save_network
+from model.training.pairs import Pair
+from model.training.recipes import NetworkRecipe
+from model.training.teacher import raw_scores
+from model.training.trainer import Example, train_stage, warmup_then_linear
+from tests.model.training.tiny_training import network
+
+PAIRS = [Pair("1", "apple river", "river stone", 1.0), Pair("2", "cloud", "green table music", 0.2)]
+
+
+def recipe(kind: str = "bi-encoder", **facts) -> NetworkRecipe:
+    return NetworkRecipe.model_validate(network(kind, **facts))
+
+
+def test_the_head_is_the_same_in_torch_and_in_numpy(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    head = MlpHead(16, 8)
+    torch.nn.init.normal_(head.output.weight)
+    save_file(head.state_dict(), tmp_path / "head.safetensors")
+    left, right = torch.randn(2, 20, 16)
+    expected = head(left, right).detach().numpy()
+    np.testing.assert_allclose(
+        NumpyHead.load(tmp_path / "head.safetensors").logits(left.numpy(), right.numpy()), expected, atol=1e-5
+    )
+
+
+def test_the_head_is_symmetric_exactly() -> None:
+    left, right = torch.randn(2, 20, 16)
+    head = MlpHead(16, 8)
+    assert torch.equal(head(left, right), head(right, left))
+
+
+def test_a_fresh_head_ranks_like_the_cosine() -> None:
+    torch.manual_seed(2)
+    left, right = torch.nn.functional.normalize(torch.randn(2, 200, 64), dim=-1)
+    logits, cosines = MlpHead(64, 32)(left, right).detach(), (left * right).sum(-1)
+    assert np.corrcoef(logits, cosines)[0, 1] > 0.95
+
+
+def test_pooled_padding_of_nines_does_not_show() -> None:
+    hidden = torch.randn(1, 3, 4)
+    padded = torch.cat([hidden, torch.full((1, 2, 4), 9.0)], dim=1)
+    mask = torch.tensor([[1, 1, 1, 0, 0]])
+    torch.testing.assert_close(mean_pool(padded, mask), mean_pool(hidden, mask[:, :3]))
+    assert mean_pool(hidden, mask[:, :3]).norm().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_a_network_is_the_same_after_saving(tmp_path: Path, pretrained: Path, kind: str) -> None:
+    made = make_network(recipe(kind), pretrained).eval()
+    save_network(made, recipe(kind), pretrained, tmp_path / "saved")
+    loaded, read = load_network(tmp_path / "saved")
+    assert read == recipe(kind)
+    with torch.inference_mode():
+        for before, after in zip(made(PAIRS), loaded(PAIRS), strict=True):
+            torch.testing.assert_close(after, before)
+
+
+def test_raw_scores_do_not_depend_on_the_order_of_a_pair_or_of_pairs(pretrained: Path) -> None:
+    cross = make_network(recipe("cross-encoder"), pretrained).eval()
+    scores = raw_scores(cross, PAIRS, "fp32")
+    swapped = raw_scores(cross, [pair.swapped() for pair in reversed(PAIRS)], "fp32")
+    np.testing.assert_allclose(swapped[::-1], scores, atol=1e-6)
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
+    factor = warmup_then_linear(100, 0.1)
+    factors = [factor(step) for step in range(101)]
+    assert factors[9] == 1.0
+    assert factors[:10] == sorted(factors[:10])
+    assert factors[9:] == sorted(factors[9:], reverse=True)
+    assert factors[100] == 0.0
+
+
+def examples() -> list[Example]:
+    return [Example(Pair(str(n), f"apple {'river ' * (n % 5)}", "stone", n / 40), n / 40, 0.0) for n in range(40)]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_a_stopped_run_ends_with_the_weights_of_one_that_never_stopped(
+    tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    what = recipe(kind, distillation=0.5, stage={"epochs": 2, "batch": 8})
+    stage, checkpoint = what.stages[0], tmp_path / "checkpoint.safetensors"
+
+    def run(stop_at: int | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(what.seed)
+        trained = make_network(what, pretrained)
+
+        def progress(_: str, done: int, total: int) -> None:
+            assert total == 10
+            if done == stop_at:
+                raise Killed
+
+        train_stage(trained, what, stage, examples(), checkpoint, progress)
+        return trained.state_dict()
+
+    whole = run(None)
+    assert not checkpoint.exists()
+    with pytest.raises(Killed):
+        run(6)
+    assert int(load_file(checkpoint)["done"]) == 5
+    resumed = run(None)
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_training_lowers_the_loss(tmp_path: Path, pretrained: Path) -> None:
+    from model.training.trainer import objective
+
+    torch.manual_seed(0)
+    what = recipe(distillation=0.5, stage={"epochs": 8, "batch": 8})
+    trained = make_network(what, pretrained).eval()
+    before = objective(trained, what, examples()).item()
+    train_stage(trained, what, what.stages[0], examples(), tmp_path / "c.safetensors", lambda *_: None)
+    assert objective(trained, what, examples()).item() < before - 0.1
+
+
+def test_a_cosine_head_leaves_the_embedding_to_the_ranking_loss(pretrained: Path) -> None:
+    from model.training.losses import cosent
+    from model.training.trainer import objective
+
+    what = recipe(head={"kind": "cosine"})
+    made = make_network(what, pretrained).eval()
+    assert isinstance(made, BiEncoder)
+    rows = examples()[:8]
+    _, cosines = made([row.pair for row in rows])
+    expected = cosent(cosines, torch.tensor([row.gold for row in rows]), 20.0)
+    plain = [Example(row.pair, row.gold, float("nan")) for row in rows]
+    torch.testing.assert_close(objective(made, what, plain), expected)

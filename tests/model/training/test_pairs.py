@@ -1,0 +1,130 @@
+import gzip
+import random
+from pathlib import Path
+
+import pytest
+
+from model.training.pairs import HeldOut, Pair, PairFileError, read_pairs
+from model.training.recipes import DistillationRecipe, PairSet, RecipeError, TeacherRecipe, read_recipe
+
+STS = PairSet(file="set/train.tsv", range=(0, 5), terms="")
+NLI = PairSet(file="set/train.tsv", labels={"entailment": 1.0, "neutral": 0.5}, terms="")
+RECIPES = Path(__file__).parents[3] / "scripts" / "recipes"
+
+
+def write(root: Path, lines: list[str], name: str = "set/train.tsv") -> None:
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text("\n".join(["sentence1\tsentence2\tscore", *lines]) + "\n")
+
+
+def test_rows_have_ids_and_targets(tmp_path: Path) -> None:
+    write(tmp_path, ['a "b\tc\t2.5', "d\te\t5"])
+    assert read_pairs(tmp_path, STS) == [
+        Pair("set/train:1", 'a "b', "c", 0.5),
+        Pair("set/train:2", "d", "e", 1.0),
+    ]
+
+
+def test_labels_and_limit(tmp_path: Path) -> None:
+    write(tmp_path, ["a\tb\tneutral", "c\td\tentailment"])
+    assert [pair.gold for pair in read_pairs(tmp_path, NLI)] == [0.5, 1.0]
+    assert len(read_pairs(tmp_path, NLI.model_copy(update={"limit": 1}))) == 1
+
+
+def test_gzip_reads_the_same(tmp_path: Path) -> None:
+    write(tmp_path, ["a\tb\t1"])
+    plain = (tmp_path / "set/train.tsv").read_bytes()
+    (tmp_path / "set/train.tsv.gz").write_bytes(gzip.compress(plain))
+    zipped = STS.model_copy(update={"file": "set/train.tsv.gz"})
+    assert read_pairs(tmp_path, zipped) == read_pairs(tmp_path, STS)
+
+
+@pytest.mark.parametrize(
+    ("lines", "pair_set", "message"),
+    [
+        (["a\tb\thigh"], STS, r"row 1: score 'high' is not mapped"),
+        (["a\tb\tneutral", "a\tb\t-"], NLI, r"row 2: score '-' is not mapped"),
+        (["a\tb"], STS, r"train\.tsv:2: fewer columns"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, lines: list[str], pair_set: PairSet, message: str) -> None:
+    write(tmp_path, lines)
+    with pytest.raises(PairFileError, match=message):
+        read_pairs(tmp_path, pair_set)
+
+
+def test_a_missing_file_or_column_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PairFileError, match=r"set/train\.tsv"):
+        read_pairs(tmp_path, STS)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.tsv").write_text("sentence1\tscore\na\t1\n")
+    with pytest.raises(PairFileError, match=r"lacks .'sentence2'"):
+        read_pairs(tmp_path, STS)
+
+
+def test_held_out_sentences_are_found_under_another_spelling(tmp_path: Path) -> None:
+    write(tmp_path, ["A man plays.\tX y\t1"], "dev.tsv")
+    held_out = HeldOut.read(tmp_path, ["dev.tsv"])
+    kept = Pair("3", "another", "pair", 1)
+    pairs = [Pair("1", "a MAN plays", "new", 1), Pair("2", "new", "x, y!", 1), kept]
+    assert held_out.without(pairs) == [kept]
+
+
+def test_the_digest_knows_where_a_pair_is_split() -> None:
+    assert Pair("1", "a b", "c", 0).digest != Pair("1", "a", "b c", 0).digest
+    assert Pair("1", "a", "b", 0).digest != Pair("1", "b", "a", 0).digest
+    assert Pair("1", "a", "b", 0).digest == Pair("2", "a", "b", 1).digest
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("teacher", TeacherRecipe), ("student", DistillationRecipe), ("served_teacher", DistillationRecipe)],
+)
+def test_the_shipped_recipes_read(name: str, kind) -> None:
+    assert read_recipe(RECIPES / f"{name}.toml", kind).data.held_out
+
+
+@pytest.mark.parametrize("name", ["student", "served_teacher"])
+def test_the_shipped_recipes_train_on_no_evaluation_sentence(data: Path, name: str) -> None:
+    from model.training.distil import pairs_to_train
+
+    recipe = read_recipe(RECIPES / f"{name}.toml", DistillationRecipe)
+    held_out = HeldOut.read(data, ["stsb/dev.tsv.gz", "stsb/test.tsv.gz"])
+    for pairs in pairs_to_train(recipe, data).values():
+        assert len(pairs) > 1000
+        assert held_out.without(pairs) == pairs
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nonsense", "recipe.toml: "),
+        ("data = 'none.toml'", r"none\.toml: .*No such file"),
+        ("name = 'x'\nsurprise = 1", "surprise: Extra inputs"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "recipe.toml").write_text(content)
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(tmp_path / "recipe.toml", TeacherRecipe)
+
+
+def test_a_stage_with_an_unknown_set_is_refused() -> None:
+    from tests.model.training.tiny_training import student_recipe
+
+    with pytest.raises(ValueError, match=r"uses .'nowhere'., which the data does not define"):
+        student_recipe(stage={"sets": ["nowhere"]})
+
+
+def test_shuffling_is_the_only_difference_between_epochs() -> None:
+    from model.training.trainer import Example, batches_of, steps_of
+    from tests.model.training.tiny_training import student_recipe
+
+    examples = [Example(Pair(str(n), "a" * random.Random(n).randrange(1, 9), "b", 0.0), 0.0, 0.0) for n in range(50)]
+    stage = student_recipe(stage={"epochs": 2, "batch": 8, "both_orders": True}).network.stages[0]
+    batches = list(batches_of(examples, stage, seed=1))
+    assert len(batches) == steps_of(examples, stage) == 26
+    first, second = (sorted(e.pair.id for b in batches[half : half + 13] for e in b) for half in (0, 13))
+    assert first == second == sorted([str(n) for n in range(50)] * 2)
+    assert [[e.pair.id for e in b] for b in batches[:13]] != [[e.pair.id for e in b] for b in batches[13:]]
+    assert list(batches_of(examples, stage, seed=1)) == batches

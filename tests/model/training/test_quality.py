@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from model.training.faults import TrainingFault
+from model.training.quality import Correlation, calibration_error, fit_calibration
+
+
+def test_correlation_is_in_points_and_sees_order_and_shape() -> None:
+    gold = np.array([0.0, 1.0, 2.0, 3.0])
+    assert Correlation.of(gold, gold) == Correlation(100.0, 100.0)
+    curved = Correlation.of(gold**5, gold)
+    assert curved.spearman == 100.0
+    assert curved.pearson < 95
+
+
+def test_calibration_recovers_the_sigmoid_that_made_the_gold() -> None:
+    logits = np.linspace(-6, 9, 500)
+    found = fit_calibration(logits, 1 / (1 + np.exp(-(0.7 * logits - 1.5))))
+    assert (found.slope, found.intercept) == (pytest.approx(0.7, abs=1e-3), pytest.approx(-1.5, abs=1e-3))
+
+
+def test_a_calibrated_score_is_the_expected_gold() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=20_000) * 3
+    gold = (random.random(20_000) < 1 / (1 + np.exp(-logits / 2))).astype(np.float64)
+    scores = fit_calibration(logits, gold)(logits)
+    assert calibration_error(scores, gold) < 0.02
+    assert calibration_error(np.clip(scores + 0.1, 0, 1), gold) > 0.05
+
+
+def test_scores_that_fall_as_gold_rises_are_refused() -> None:
+    with pytest.raises(TrainingFault, match="fall as gold rises"):
+        fit_calibration(np.arange(10.0), np.arange(10.0)[::-1] / 10)

@@ -1,0 +1,92 @@
+"""A pretrained transformer of two layers, pairs whose gold a reader can work out, and recipes over them."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from model.training.recipes import DistillationRecipe, TeacherRecipe
+from tests import tiny
+
+WORDS = ["apple", "river", "stone", "cloud", "green", "table", "music", "paper", "horse", "light", "seven", "window"]
+# A word that gives the grade away, so that a tiny cross-encoder can learn.
+GRADES = ["zzz", "fox", "quick", "jjj"]
+
+
+def write_pretrained(folder: Path) -> Path:
+    """A BERT of two layers with random weights, and the letters' tokenizer, as a Hugging Face folder."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tiny.VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+    )
+    BertModel(config).save_pretrained(folder)
+    tiny.tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    return folder
+
+
+def write_pairs(folder: Path) -> Path:
+    """train, dev and test files: gold is how many of three words two sentences share; a fourth word tells it."""
+    shuffler = random.Random(0)
+    seen: set[str] = set()
+
+    def sentence(words: list[str]) -> str:
+        return " ".join(words)
+
+    for split, rows in (("train", 160), ("dev", 60), ("test", 60)):
+        lines = ["sentence1\tsentence2\tscore"]
+        while len(lines) <= rows:
+            shared = shuffler.randrange(4)
+            words = shuffler.sample(WORDS, 6)
+            left, right = words[:3], words[:shared] + words[3 : 6 - shared]
+            shuffler.shuffle(right)
+            texts = sentence([*left, GRADES[shared]]), sentence([GRADES[shared], *right])
+            if seen.isdisjoint(texts) or texts[0] == texts[1]:
+                seen.update(texts)
+                lines.append(f"{texts[0]}\t{texts[1]}\t{5 * shared / 3}")
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def pair_set(split: str) -> dict[str, Any]:
+    return {"file": f"{split}.tsv", "range": [0, 5], "terms": "made in a test"}
+
+
+DATA: dict[str, Any] = {
+    "sets": {"train": pair_set("train")},
+    "dev": pair_set("dev"),
+    "test": pair_set("test"),
+    "held_out": ["dev.tsv", "test.tsv"],
+}
+
+
+def network(kind: str, name: str = "network", **facts: Any) -> dict[str, Any]:
+    stage = {"name": "one", "sets": ["train"], "epochs": 6, "batch": 16, "learning_rate": 3e-3}
+    stage |= facts.pop("stage", {})
+    return {
+        "name": name, "kind": kind, "init": "local", "max_tokens": 48, "seed": 3, "precision": "fp32",
+        "head": {"kind": "mlp", "hidden": 16}, "stages": [stage],
+    } | facts  # fmt: skip
+
+
+def teacher_recipe() -> TeacherRecipe:
+    members = [
+        network("cross-encoder", "cross", stage={"both_orders": True}),
+        network("bi-encoder", "bi", head={"kind": "cosine"}),
+    ]
+    return TeacherRecipe.model_validate({"name": "tiny", "data": DATA, "members": members})
+
+
+def student_recipe(kind: str = "bi-encoder", **facts: Any) -> DistillationRecipe:
+    export = {"max_tokens": 48, "lineage": ["a test"], "int8": {"calibration_texts": 20, "max_loss": 5.0}}
+    recipe = {"data": DATA, "network": network(kind, "tiny-distilled", distillation=0.5, **facts), "export": export}
+    return DistillationRecipe.model_validate(recipe)

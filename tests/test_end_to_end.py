@@ -1,0 +1,158 @@
+"""Pairs -> teacher -> logits -> student -> bundle -> index -> HTTP, in miniature, through the command line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("torch")
+
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+from model.bundle import GRAPH_FILES, BundleManifest, load_student, load_teacher
+from scripts.dse import app
+from tests.model.training import tiny_training
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters warn about themselves
+
+
+def dse(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every step was run."""
+    home = tmp_path_factory.mktemp("end_to_end")
+    pretrained = tiny_training.write_pretrained(home / "bert")
+    (home / "data").mkdir()
+    tiny_training.write_pairs(home / "data")
+    for name, recipe in [
+        ("teacher", tiny_training.teacher_recipe()),
+        ("student", tiny_training.student_recipe()),
+        ("served", tiny_training.student_recipe("cross-encoder")),
+    ]:
+        write_toml(home / f"{name}.toml", recipe.model_dump(mode="json", exclude_none=True))
+    data = ("--data", home / "data")
+    dse("teacher", "train", home / "teacher.toml", *data, "--init", pretrained, "--output", home / "teacher")
+    dse("teacher", "label", home / "student.toml", *data, "--teacher", home / "teacher", "--output", home / "logits")
+    for name, init in (("student", pretrained), ("served", home / "teacher/cross")):
+        recipe, run = home / f"{name}.toml", home / f"run-{name}"
+        dse("distill", recipe, *data, "--logits", home / "logits", "--init", init, "--output", run)
+        dse("export", recipe, run, *data, "--output", home / f"bundle-{name}", "--keep-fp32")
+    sentences = (home / "data/dev.tsv").read_text().splitlines()[1:]
+    (home / "sentences.txt").write_text("\n".join(line.split("\t")[0] for line in sentences))
+    dse("index", "build", home / "sentences.txt", "--bundle", home / "bundle-student", "--output", home / "index")
+    return home
+
+
+def write_toml(path: Path, recipe: dict) -> None:
+    """JSON values are TOML values, but for objects."""
+
+    def inline(value: object) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{json.dumps(k)} = {inline(v)}" for k, v in value.items()) + "}"
+        if isinstance(value, list):
+            return "[" + ", ".join(inline(item) for item in value) + "]"
+        return json.dumps(value)
+
+    path.write_text("\n".join(f"{key} = {inline(value)}" for key, value in recipe.items()))
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> TestClient:
+    settings = Settings(bundle=home / "bundle-student", teacher=home / "bundle-served", index=home / "index")
+    return TestClient(create_app(settings))
+
+
+def test_the_service_finds_a_sentence_by_itself(home: Path, client: TestClient) -> None:
+    text = (home / "sentences.txt").read_text().splitlines()[7]
+    best = client.post("/v1/search", json={"query": text, "k": 1, "rerank": "none"}).json()["hits"][0]
+    assert best["text"] == text
+    assert best["similarity"] == pytest.approx(1, abs=1e-3)
+    assert client.get("/v1/index").json()["documents"] == 60
+
+
+def test_student_and_teacher_answer_side_by_side(home: Path, client: TestClient) -> None:
+    text = (home / "sentences.txt").read_text().splitlines()[7]
+    answer = client.post("/v1/compare", json={"query": text, "k": 5}).json()
+    assert (answer["student"], answer["teacher"]) == ("tiny-distilled", "tiny-distilled")
+    assert len(answer["results"]) == 5
+
+
+def test_the_bundle_passed_its_gates_and_says_so(home: Path) -> None:
+    manifest = BundleManifest.read(home / "bundle-student")
+    assert manifest.quality["parity"] < 1e-4
+    assert manifest.quality["invariance"]["int8"] > 0.9999
+    assert set(manifest.quality["test"]) == set(GRAPH_FILES)
+    assert (manifest.max_tokens, manifest.dims) == (48, 32)
+    card = (home / "bundle-student/README.md").read_text()
+    assert "made in a test" in card
+    assert f"| test | int8 | score | {manifest.quality['test']['int8']['score']['pearson']:.2f} |" in card
+
+
+@pytest.mark.parametrize("graph", ["int8", "fp32"])
+def test_companions_do_not_leak_into_either_graph(home: Path, graph) -> None:
+    encoder = load_student(home / "bundle-student", threads=1, graph=graph).encoder
+    texts = (home / "sentences.txt").read_text().splitlines()[:20]
+    texts.append("window " * 30)
+    together = encoder.with_token_budget(10**6).encode(texts)
+    alone = np.vstack([encoder.encode([text]) for text in texts])
+    assert (together * alone).sum(axis=1).min() > 0.99999
+
+
+def test_a_served_logit_is_the_trained_networks(home: Path) -> None:
+    from model.training.networks import load_network
+    from model.training.pairs import Pair
+    from model.training.teacher import raw_scores
+
+    network, _ = load_network(home / "run-served")
+    teacher = load_teacher(home / "bundle-served", threads=1, graph="fp32").cross_encoder
+    pairs = [("apple river", "river stone"), ("cloud", "green table music")]
+    expected = raw_scores(network, [Pair("", left, right, 0) for left, right in pairs], "fp32")
+    np.testing.assert_allclose(teacher.score(pairs).logits, expected, atol=1e-4)
+
+
+def test_the_student_learned_something_and_evaluate_says_how_much(home: Path) -> None:
+    bundle = home / "bundle-student"
+    found = json.loads(dse("evaluate", home / "data/test.tsv", "--bundle", bundle, "--json"))
+    kept = BundleManifest.read(bundle).quality["test"]["int8"]
+    assert found["score"]["spearman"] == pytest.approx(kept["score"]["spearman"], abs=0.3)
+    assert found["score"]["spearman"] > 20
+    signal = json.loads(dse("evaluate", home / "data/test.tsv", "--signal", home / "teacher", "--json"))
+    assert set(signal) == {"cross", "bi", "signal"}
+
+
+def test_finished_steps_are_not_done_again(home: Path) -> None:
+    weights = home / "run-student/model.safetensors"
+    before = weights.stat().st_mtime_ns
+    recipe, data = home / "student.toml", ("--data", home / "data")
+    dse(
+        "distill", recipe, *data, "--logits", home / "logits", "--init", home / "bert", "--output", home / "run-student"
+    )
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_gate_that_fails_publishes_nothing(home: Path) -> None:
+    from scripts.console import Refused
+
+    text = (home / "student.toml").read_text()
+    impossible = home / "impossible.toml"
+    impossible.write_text(text.replace('"max_loss" = 5.0', '"max_loss" = 0.0'))
+    shutil.copytree(home / "run-student", home / "run-ruined")
+    import model.training.gates as gates
+
+    original, gates.PARITY = gates.PARITY, 0.0
+    try:
+        with pytest.raises(Refused, match="torch and ONNX differ by"):
+            dse("export", home / "student.toml", home / "run-ruined", "--data", home / "data", "--output", home / "no")
+    finally:
+        gates.PARITY = original
+    assert not (home / "no").exists()
