@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import model
@@ -12,19 +12,27 @@ from app.threads import thread_budget
 BUNDLES = Path(model.__file__).parent / "bundles"
 
 
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
+"""A path; an empty variable means none."""
+
+
 class Settings(BaseSettings):
     """Settings of the service, from arguments, then ``DSE_*`` variables, then these defaults."""
 
     model_config = SettingsConfigDict(env_prefix="DSE_", extra="forbid", frozen=True)
 
     bundle: Path = Field(BUNDLES / "dse-minilm-l6", description="the student's bundle")
-    teacher: Path | None = Field(BUNDLES / "teacher-minilm-l6", description="the teacher's bundle; empty for none")
-    index: Path | None = Field(None, description="the index folder; without one, search answers 404")
+    teacher: OptionalPath = Field(BUNDLES / "teacher-minilm-l6", description="the teacher's bundle; empty for none")
+    index: OptionalPath = Field(None, description="the index folder; without one, search answers 404")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on")
     threads: Annotated[int, Field(ge=1)] = Field(
         default_factory=thread_budget,
-        description="CPU threads for inference and search; default: what the container may use",
+        description="CPU threads for inference and search",
     )
     depth: Annotated[int, Field(ge=1)] = Field(100, description="candidates the head scores a query")
     max_depth: Annotated[int, Field(ge=1)] = Field(10_000, description="largest depth, and k, a request may ask for")

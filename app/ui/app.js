@@ -193,6 +193,17 @@ function showNoIndex(message) {
   byId("no-index-message").textContent = message;
 }
 
+/** The header's names, before anything was asked. A server that cannot say them leaves them as they are. */
+async function readModels() {
+  try {
+    const ready = await callApi("/readyz");
+    nameModel("student", ready.model);
+    nameModel("teacher", ready.teacher ?? "none");
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+  }
+}
+
 /** Ask for the index and let the page follow: no index closes the search form, nothing else does. */
 async function readIndex() {
   let missing = false;
@@ -719,5 +730,5 @@ function wire() {
 wire();
 formChanged();
 openTab(panelIn(location.hash));
-await readIndex(); // first, so that a link to a search does not ask a server that has nothing to search
+await Promise.all([readModels(), readIndex()]); // first, so that a link to a search does not ask a server that has nothing to search
 followAddress();

@@ -43,6 +43,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DSE_DEPTH", "7")
     assert (Settings().port, Settings().depth) == (9000, 7)
     assert Settings(port=1).port == 1
+    monkeypatch.setenv("DSE_TEACHER", "")
+    assert Settings().teacher is None
     monkeypatch.setenv("DSE_PORT", "high")
     with pytest.raises(ValidationError, match="port"):
         Settings()

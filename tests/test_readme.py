@@ -1,0 +1,71 @@
+"""The README is true: what it names exists, and what exists is named."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+from fastapi.testclient import TestClient
+
+from app.settings import Settings
+from scripts.dse import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def commands() -> list[str]:
+    program = typer.main.get_command(app)
+    names = []
+    for name, command in program.commands.items():  # type: ignore[attr-defined]
+        children = getattr(command, "commands", None)
+        names += [f"dse {name} {child}" for child in children] if children else [f"dse {name}"]
+    return names
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_mentioned(command: str) -> None:
+    assert f"`{command}`" in README
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_described_with_its_default(name: str) -> None:
+    field = Settings.model_fields[name]
+    (row,) = re.findall(rf"^\| `DSE_{name.upper()}` \| (.*) \| (.*) \|$", README, re.MULTILINE)
+    default, description = row
+    assert description == field.description
+    if not isinstance(field.default, Path) and field.default_factory is None:
+        assert default == ("none" if field.default is None else f"`{field.default}`")
+
+
+def test_every_make_target_it_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    named = set(re.findall(r"(?:^    |`)make ([a-z-]+)", README, re.MULTILINE))
+    assert {"run", "test", "check"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE), target
+
+
+def test_every_file_it_links_to_exists() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def curls() -> list[list[str]]:
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    text = "\n".join(blocks).replace("\\\n", " ")
+    return [shlex.split(line[2:]) for line in text.splitlines() if line.startswith("$ curl")]
+
+
+@pytest.mark.parametrize("curl", curls(), ids=lambda curl: curl[2])
+def test_every_curl_gets_an_answer(client: TestClient, curl: list[str]) -> None:
+    path = curl[2].removeprefix("localhost:8000")
+    answer = client.post(path, json=json.loads(curl[curl.index("-d") + 1]))
+    assert answer.status_code == 200
+    assert answer.json().get("hits") or answer.json().get("results")
+
+
+def test_there_are_curls() -> None:
+    assert len(curls()) == 3
