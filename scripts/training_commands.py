@@ -1,5 +1,6 @@
 """dse teacher, distill, export and evaluate: the training path, each step from files to files."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -23,8 +24,13 @@ InitOption = Annotated[
 def _needs_torch() -> None:
     try:
         import torch  # noqa: F401, TID251
+        from transformers.utils import logging as transformers_logging  # noqa: TID251
     except ImportError as error:
         raise BadInput("training needs the extra: pip install 'dse[train]'") from error
+    # What these say is about themselves, and would tear our progress bars.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
 
 @teacher.command("train")

@@ -1,7 +1,6 @@
 """Pairs -> teacher -> logits -> student -> bundle -> index -> HTTP, in miniature, through the command line."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -140,19 +139,24 @@ def test_finished_steps_are_not_done_again(home: Path) -> None:
     assert weights.stat().st_mtime_ns == before
 
 
-def test_a_gate_that_fails_publishes_nothing(home: Path) -> None:
+def test_a_run_of_another_recipe_is_not_taken_up(home: Path) -> None:
     from scripts.console import Refused
 
-    text = (home / "student.toml").read_text()
-    impossible = home / "impossible.toml"
-    impossible.write_text(text.replace('"max_loss" = 5.0', '"max_loss" = 0.0'))
-    shutil.copytree(home / "run-student", home / "run-ruined")
+    other = home / "other.toml"
+    other.write_text((home / "student.toml").read_text().replace('"distillation" = 0.5', '"distillation" = 0.25'))
+    options = ("--data", home / "data", "--logits", home / "logits", "--init", home / "bert")
+    with pytest.raises(Refused, match="holds a run of another recipe"):
+        dse("distill", other, *options, "--output", home / "run-student")
+
+
+def test_a_gate_that_fails_publishes_nothing(home: Path) -> None:
     import model.training.gates as gates
+    from scripts.console import Refused
 
     original, gates.PARITY = gates.PARITY, 0.0
     try:
         with pytest.raises(Refused, match="torch and ONNX differ by"):
-            dse("export", home / "student.toml", home / "run-ruined", "--data", home / "data", "--output", home / "no")
+            dse("export", home / "student.toml", home / "run-student", "--data", home / "data", "--output", home / "no")
     finally:
         gates.PARITY = original
-    assert not (home / "no").exists()
+    assert not list(home.glob("no*"))

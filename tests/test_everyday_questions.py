@@ -19,13 +19,13 @@ QUESTIONS = {
     "parse a date from a string": r"datetime\.\w+\.(fromisoformat|strptime)|time\.strptime|email\.utils\.parsedate",
     "copy a whole directory tree": r"shutil\.copytree",
     "the n largest items of a list": r"heapq\.(nlargest|_?heapreplace_max)",
-    "generate a secure random token": r"secrets\.token_",
+    "generate a secure random token": r"secrets$|secrets\.token_|ssl\.RAND_bytes",
     "split a URL into its parts": r"urllib\.parse\.(urlsplit|urlparse|_splitparams)",
     "run a shell command and capture its output": r"subprocess\.(run|check_output|getoutput|getstatusoutput|Popen)",
     "find files whose names match a pattern": r"glob\.|fnmatch\.|pathlib\.\w+\.r?glob",
     "median of a list of numbers": r"statistics\.median",
     "remember the results of a function so as not to compute them twice": r"functools\.(lru_cache|cached?)",
-    "how much memory does an object use": r"sys\.getsizeof|tracemalloc\.",
+    "how much memory does an object use": r"sys\.getsizeof|tracemalloc\.get_traced_memory",
 }
 
 

@@ -102,10 +102,27 @@ def export(
     """
     if output.exists():
         raise FileExistsError(f"{output} exists; remove it or name another folder")
-    network, _ = load_network(run)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "onnx").mkdir(parents=True)
+    try:
+        manifest = _assemble(recipe, run, data, partial, keep_fp32, progress)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    partial.rename(output)
+    return manifest
+
+
+def _assemble(
+    recipe: DistillationRecipe,
+    run: Path,
+    data: Path,
+    partial: Path,
+    keep_fp32: bool,
+    progress: Callable[[str], None],
+) -> BundleManifest:
+    network, _ = load_network(run)
     max_tokens = recipe.export.max_tokens
     _use_tokenizer(network, run / TOKENIZER, max_tokens)
     dev, test = read_pairs(data, recipe.data.dev), read_pairs(data, recipe.data.test)
@@ -159,7 +176,6 @@ def export(
     names = [str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file()]
     manifest = facts.model_copy(update={"files": digests_of(partial, names)})
     (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
-    partial.rename(output)
     return manifest
 
 

@@ -135,10 +135,14 @@ def train_network(
         examples_of: the examples of a named set in a stage.
         folder: where the network is written; stage folders inside it are removed at the end.
         progress: told the stage and its steps.
+
+    Raises:
+        TrainingFault: the folder holds a run of another recipe.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, recipe)
     if (folder / "network.json").exists():
         return load_network(folder)[0]
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = make_network(recipe, init)
     for number, stage in enumerate(recipe.stages):
@@ -153,6 +157,16 @@ def train_network(
     _keep_initial(network, recipe, init)
     save_network(network, recipe, init, folder)
     return network
+
+
+def _claim(folder: Path, recipe: NetworkRecipe) -> None:
+    """Write the recipe into its run's folder, or see that the same one is there."""
+    path, text = folder / "recipe.json", recipe.model_dump_json(indent=2)
+    if path.exists() and path.read_text("utf-8") != text:
+        raise TrainingFault(
+            f"{folder} holds a run of another recipe (its recipe.json differs); name another --output, or remove it"
+        )
+    path.write_text(text, "utf-8")
 
 
 def _keep_initial(network: Network, recipe: NetworkRecipe, init: Path | str) -> None:
