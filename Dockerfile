@@ -5,7 +5,7 @@
 
 FROM python:3.11-slim AS build
 WORKDIR /src
-RUN python -m venv /opt/dse
+RUN python3 -m venv /opt/dse
 COPY constraints.txt pyproject.toml README.md LICENSE NOTICE ./
 # Dependencies first, so that a change of code does not fetch them again.
 RUN /opt/dse/bin/python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml','rb'))['project']['dependencies']))" > requirements.txt \
@@ -24,6 +24,7 @@ USER dse
 ENV PATH=/opt/dse/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     HF_HUB_OFFLINE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     DSE_HOST=0.0.0.0 \
     DSE_INDEX=/index
 EXPOSE 8000

@@ -7,7 +7,7 @@ INDEX  := build/stdlib
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check setup setup-dev clean
+.PHONY: help run test test-interop check setup setup-dev clean
 
 help: ## say what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,6 +20,12 @@ test: setup-dev ## set up with the training extra and run every test
 
 check: setup-dev ## format, lint, types, import rules and tests, as CI runs them
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check
+
+test-interop: ## load the shipped student with sentence-transformers, in an environment of its own
+	$(PYTHON) -m venv $(VENV)-interop
+	$(VENV)-interop/bin/python -m pip install --quiet torch==2.13.0
+	$(VENV)-interop/bin/python -m pip install --quiet 'sentence-transformers[onnx]>=5.7,<6' --editable '.[dev]'
+	$(VENV)-interop/bin/python -m pytest tests/model/test_sentence_transformers.py
 
 setup: $(VENV)/.serving ## install what serving needs (no torch)
 

@@ -28,8 +28,8 @@ def _needs_torch() -> None:
     except ImportError as error:
         raise BadInput("training needs the extra: pip install 'dse[train]'") from error
     # What these say is about themselves, and would tear our progress bars.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
 

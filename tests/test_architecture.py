@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -27,3 +28,15 @@ print(len(found.search(found.queries(["listen"])[0], 3, 5, scorer)), "torch" in 
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "3 False"
+
+
+def test_loading_a_model_leaves_no_trace_outside_and_reports_nothing(student_bundle, tmp_path) -> None:
+    """onnxruntime's telemetry writes an identifier under the home folder before it sends anything."""
+    code = f"""
+from pathlib import Path
+from model.bundle import load_student
+load_student(Path({str(student_bundle)!r}), threads=1).encoder.encode(["a"])
+"""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert list(tmp_path.iterdir()) == []

@@ -2,9 +2,10 @@
 
 from model.bundle import BundleManifest
 from model.training.recipes import DistillationRecipe
+from model.training.teacher import Signal
 
 
-def model_card(manifest: BundleManifest, recipe: DistillationRecipe) -> str:
+def model_card(manifest: BundleManifest, recipe: DistillationRecipe, signal: Signal) -> str:
     """A bundle's README.md: what it is, its figures, its data and their terms, and where it comes from."""
     stages = recipe.network.stages
     used = sorted({name for stage in stages for name in stage.sets})
@@ -37,16 +38,32 @@ def model_card(manifest: BundleManifest, recipe: DistillationRecipe) -> str:
             for name, row in found.items()
         ),
         "",
-        f"int8 costs {manifest.quality['int8_loss']:.2f} points of Spearman on dev against fp32. The int8 graph is",
-        "static: an answer does not depend on the other texts of its batch.",
+        f"int8 costs {max(0.0, manifest.quality['int8_loss']):.2f} points of Spearman on dev against fp32. The int8",
+        "graph is static: an answer does not depend on the other texts of its batch.",
+        "",
+        "## Recipe",
+        "",
+        *_how_it_was_trained(recipe),
+        "",
+        f"Its teacher is the signal `{signal.name}`: the mean of the standardised scores of",
+        *(
+            f"- `{m.name}`, a {m.kind} (STS-B dev: P {m.dev.pearson:.2f}, S {m.dev.spearman:.2f})"
+            for m in signal.members
+        ),
+        "",
+        f"together P {signal.dev.pearson:.2f}, S {signal.dev.spearman:.2f} on STS-B dev.",
         "",
         "## Training data and their terms",
         "",
         *(
-            f"- `{recipe.data.sets[name].file}`: {recipe.data.sets[name].terms}"
+            f"- {recipe.data.sets[name].described}"
             f"{' (its labels are not used: the teacher scores the pairs)' if name in imitated else ''}"
             for name in used
         ),
+        "",
+        "The members of the signal were trained on:",
+        "",
+        *(f"- {described}" for described in signal.trained_on),
         "",
         "Parts of these sets (the MSR parts of the STS sets among them) are for research only; look at their terms",
         "before commercial use. No pair that holds a sentence of an evaluation split was trained on (compared without",
@@ -60,6 +77,18 @@ def model_card(manifest: BundleManifest, recipe: DistillationRecipe) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _how_it_was_trained(recipe: DistillationRecipe) -> list[str]:
+    network = recipe.network
+    lines = [f"From `{network.init}`, seed {network.seed}, {network.precision}; c = {network.distillation}."]
+    if network.keep_initial:
+        lines.append(f"At the end {network.keep_initial:.0%} of the weights it started from were averaged in.")
+    lines += ["", "| stage | sets | epochs | batch | learning rate |", "|---|---|---|---|---|"]
+    for stage in network.stages:
+        sets = ", ".join(stage.sets) + (", both orders" if stage.both_orders else "")
+        lines.append(f"| {stage.name} | {sets} | {stage.epochs} | {stage.batch} | {stage.learning_rate:g} |")
+    return lines
 
 
 def _what_it_is(manifest: BundleManifest) -> str:

@@ -1,5 +1,6 @@
 """How does a student learn from gold scores and the teacher's logits together?"""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,9 @@ from model.training.pairs import HeldOut, Pair, read_pairs
 from model.training.recipes import DistillationRecipe, Stage
 from model.training.teacher import train_network
 from model.training.trainer import Example, Progress
+
+SIGNAL = "signal.json"
+"""In a run's folder: the signal that taught it, for its model card."""
 
 
 def pairs_to_train(recipe: DistillationRecipe, data: Path) -> dict[str, list[Pair]]:
@@ -55,4 +59,6 @@ def distil(
         ]
 
     network = recipe.network
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SIGNAL).write_text(json.dumps(logits.signal.as_json(), indent=2), "utf-8")
     return train_network(network, init or network.init, examples_of, folder, progress)

@@ -16,7 +16,7 @@ from model.bundle import GRAPH_FILES, HEAD, MANIFEST, TOKENIZER, BundleManifest,
 from model.manifest import digests_of
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.card import model_card
-from model.training.distil import pairs_to_train
+from model.training.distil import SIGNAL, pairs_to_train
 from model.training.gates import check_int8_loss, check_invariance, check_parity
 from model.training.networks import BiEncoder, CrossEncoder, Network, load_network, mean_pool
 from model.training.pairs import Pair, read_pairs
@@ -24,6 +24,7 @@ from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
 from model.training.recipes import DistillationRecipe
 from model.training.scoring import OnnxScorer, figures
+from model.training.teacher import Signal
 
 OPSET = 18
 
@@ -172,7 +173,8 @@ def _assemble(
             "files": {},
         }
     )
-    (partial / "README.md").write_text(model_card(facts, recipe), "utf-8")
+    signal = Signal.from_json(json.loads((run / SIGNAL).read_text("utf-8")))
+    (partial / "README.md").write_text(model_card(facts, recipe, signal), "utf-8")
     names = [str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file()]
     manifest = facts.model_copy(update={"files": digests_of(partial, names)})
     (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")

@@ -29,6 +29,11 @@ class PairSet(_Strict):
     labels: dict[str, float] | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
 
+    @property
+    def described(self) -> str:
+        """For model cards: the file and its terms."""
+        return f"`{self.file}`: {self.terms}"
+
     @model_validator(mode="after")
     def _one_way_to_read_the_score(self) -> Self:
         if (self.range is None) == (self.labels is None):

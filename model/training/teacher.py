@@ -67,6 +67,7 @@ class Signal:
     members: tuple[Member, ...]
     calibration: Calibration
     dev: Correlation
+    trained_on: tuple[str, ...] = ()  # each set's file and terms
 
     def logits(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """(pairs,) logits of (pairs, members) raw scores."""
@@ -205,6 +206,13 @@ def train_teacher(recipe: TeacherRecipe, data: Path, init: str | None, folder: P
             )
         )
     mean = np.stack(columns, axis=1).mean(axis=1)
-    signal = Signal(recipe.name, tuple(members), fit_calibration(mean, gold), Correlation.of(mean, gold))
+    used = sorted({name for member in recipe.members for stage in member.stages for name in stage.sets})
+    signal = Signal(
+        recipe.name,
+        tuple(members),
+        fit_calibration(mean, gold),
+        Correlation.of(mean, gold),
+        tuple(recipe.data.sets[name].described for name in used),
+    )
     (folder / "teacher.json").write_text(json.dumps(signal.as_json(), indent=2), "utf-8")
     return signal
