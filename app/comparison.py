@@ -37,7 +37,9 @@ class RankAgreement:
         # A candidate's mean rank is linear in how many it beats less how many beat it.
         standing = [sign.sum(axis=1) for sign in signs]
         spread = float(np.linalg.norm(standing[0]) * np.linalg.norm(standing[1]))
-        return cls(float(standing[0] @ standing[1]) / spread, float((signs[0] * signs[1]).sum()) / untied)
+        both = float(standing[0] @ standing[1]) / spread, float((signs[0] * signs[1]).sum()) / untied
+        spearman, kendall = np.clip(both, -1.0, 1.0).tolist()
+        return cls(spearman, kendall)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Comparison:
     agreement: RankAgreement
     student_milliseconds: float
     teacher_milliseconds: float
-    truncated: bool
+    teacher_cut: bool  # the teacher did not read some pair to its end
 
 
 def compare(query: str, student: Callable[[], StudentView], teacher: PairReader) -> Comparison:
@@ -65,7 +67,7 @@ def compare(query: str, student: Callable[[], StudentView], teacher: PairReader)
         RankAgreement.of(view.logits, read.logits),
         1000 * (student_done - started),
         1000 * (teacher_done - student_done),
-        view.truncated or bool(read.truncated.any()),
+        bool(read.truncated.any()),
     )
 
 

@@ -58,6 +58,8 @@ def install(app: FastAPI) -> None:
         where = location(first["loc"])
         # Never the input itself: it may be huge, and half a surrogate pair in it cannot be sent back.
         message = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "model_attributes_type":
+            return error_response(422, "send a JSON object with the header Content-Type: application/json")
         return error_response(422, f"{where or 'the body'}: {message}", where or None)
 
     @app.exception_handler(HTTPException)
@@ -76,7 +78,7 @@ def install(app: FastAPI) -> None:
 
 def location(loc: Sequence[int | str]) -> str:
     """``candidates.3`` of pydantic's path to a faulty value."""
-    return ascii_safe(".".join(str(part) for part in loc if part != "body"))
+    return ascii_safe(".".join(str(part) for part in loc if part != "body"))[:100]
 
 
 def ascii_safe(text: str) -> str:

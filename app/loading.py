@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings import Settings
+from app.similarity import score_pairs
 from index.generations import Generation
 from index.manifest import EncoderIdentity
 from model.bundle import Student, Teacher, load_student, load_teacher
@@ -29,9 +30,14 @@ def load(settings: Settings) -> Service:
     student = load_student(settings.bundle, settings.threads)
     index = open_index(settings.index, student) if settings.index else None
     teacher = load_teacher(settings.teacher, settings.threads) if settings.teacher else None
-    student.encoder.encode(["warm up"])
-    if teacher is not None:
-        teacher.cross_encoder.score([("warm", "up")])
+    try:
+        score_pairs(student, [("warm", "up")])
+        if teacher is not None:
+            teacher.cross_encoder.score([("warm", "up")])
+    except ValueError as error:  # shapes that do not fit, within files whose digests do
+        raise ArtifactError(
+            f"{settings.bundle} or {settings.teacher} does not work: {error}; export it again"
+        ) from error
     return Service(student, teacher, index)
 
 
@@ -44,15 +50,6 @@ def open_index(folder: Path, student: Student) -> Generation:
     """The live generation of an index that this student's encoder built.
 
     Raises:
-        IndexFault: not an index, or a file of it is missing or altered.
-        ArtifactError: another encoder built it.
+        IndexFault: not an index, built with another encoder, or a file of it is missing or altered.
     """
-    generation = Generation.open(folder)
-    built_with, serving = generation.manifest.encoder, identity(student)
-    if built_with.digest != serving.digest:
-        raise ArtifactError(
-            f"{folder} was built with encoder {built_with.name} ({built_with.digest}), not with {serving.name} "
-            f"({serving.digest}); give the bundle it was built with (--bundle), or build it again: "
-            f"dse index build INPUT --output {folder} --bundle BUNDLE"
-        )
-    return generation
+    return Generation.open(folder, identity(student))

@@ -65,6 +65,22 @@ class Hit:
     similarity: float
 
 
+@dataclass(frozen=True)
+class Found:
+    """Hits, best first, and whether any text was longer than a model reads, and was cut."""
+
+    hits: list[Hit]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One raw score a candidate, higher is better, and whether a text was cut to get it."""
+
+    raw: NDArray[np.float64]  # (candidates,)
+    truncated: bool = False
+
+
 class Scorer(Protocol):
     """Who ranks the candidates, and what the raw scores mean in 0..1."""
 
@@ -73,8 +89,8 @@ class Scorer(Protocol):
         """From raw scores to 0..1."""
         ...
 
-    def raw(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> NDArray[np.float64]:
-        """(candidates,) raw scores, higher is better."""
+    def score(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> Scores:
+        """One raw score a candidate."""
         ...
 
 
@@ -85,9 +101,9 @@ class HeadScorer:
     head: Head
     calibration: Calibration
 
-    def raw(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> NDArray[np.float64]:
-        """(candidates,) logits of the head."""
-        return self.head.logits(query.embedding[None], candidates.embeddings)
+    def score(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> Scores:
+        """The head's logits."""
+        return Scores(self.head.logits(query.embedding[None], candidates.embeddings))
 
 
 @dataclass(frozen=True)
@@ -96,9 +112,9 @@ class CosineScorer:
 
     calibration: Calibration
 
-    def raw(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> NDArray[np.float64]:
-        """(candidates,) cosines."""
-        return candidates.similarities.astype(np.float64)
+    def score(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> Scores:
+        """The cosines."""
+        return Scores(candidates.similarities.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -108,9 +124,10 @@ class TeacherScorer:
     teacher: PairReader
     calibration: Calibration
 
-    def raw(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> NDArray[np.float64]:
-        """(candidates,) logits of the teacher."""
-        return self.teacher.score([(query.text, document.text) for document in documents]).logits
+    def score(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> Scores:
+        """The teacher's logits."""
+        read = self.teacher.score([(query.text, document.text) for document in documents])
+        return Scores(read.logits, bool(read.truncated.any()))
 
 
 class Retriever:
@@ -127,14 +144,15 @@ class Retriever:
             Query(text, embedding, row.truncated) for text, embedding, row in zip(texts, embeddings, rows, strict=True)
         ]
 
-    def search(self, query: Query, k: int, depth: int, scorer: Scorer) -> list[Hit]:
+    def search(self, query: Query, k: int, depth: int, scorer: Scorer) -> Found:
         """The ``k`` best of ``depth`` candidates by the scorer's raw score, ties by id."""
         candidates = self._index.search(query.embedding, max(k, depth))
         documents = self._index.documents(candidates.rows)
-        raw = scorer.raw(query, candidates, documents)
+        scores = scorer.score(query, candidates, documents)
+        raw, calibrated = scores.raw, scorer.calibration(scores.raw)
         best = sorted(range(len(raw)), key=lambda row: (-raw[row], documents[row].id))[:k]
-        scores = scorer.calibration(raw)
-        return [
-            Hit(documents[row], float(raw[row]), float(scores[row]), float(candidates.similarities[row]))
+        hits = [
+            Hit(documents[row], float(raw[row]), float(calibrated[row]), float(candidates.similarities[row]))
             for row in best
         ]
+        return Found(hits, query.truncated or scores.truncated)

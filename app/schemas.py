@@ -70,11 +70,12 @@ class SimilarityResponse(BaseModel):
     results: list[PairScore]
 
 
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
 class _Search(Request):
-    k: Annotated[int, Field(ge=1)] = Field(10, description="hits to answer")
-    depth: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="candidates to score; at least k; default: the service's"
-    )
+    k: Count = Field(10, description="hits to answer")
+    depth: Count | None = Field(None, description="candidates to score; at least k; default: the service's")
     rerank: Rerank = Field("head", description="who scores the candidates")
 
 
@@ -104,7 +105,7 @@ class Hits(BaseModel):
     """Hits of one query, best first."""
 
     hits: list[HitBody]
-    truncated: bool = Field(description="the query was longer than the model reads, and was cut")
+    truncated: bool = Field(description="a text was longer than a model reads, and was cut")
 
 
 class SearchResponse(Hits):
@@ -127,7 +128,7 @@ class CompareRequest(Request):
 
     query: Text
     candidates: list[Text] | None = Field(None, min_length=1)
-    k: Annotated[int, Field(ge=1)] = 10
+    k: Count = 10
 
 
 class Standing(BaseModel):

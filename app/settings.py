@@ -1,9 +1,9 @@
-"""Everything an operator may change: each field is a ``DSE_*`` variable and an option of ``dse serve``."""
+"""Everything an operator may change: each field is a ``DSE_*`` variable; some are options of ``dse serve`` too."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import model
@@ -40,4 +40,13 @@ class Settings(BaseSettings):
         256, description="most pairs a request may have the teacher score"
     )
     max_batch: Annotated[int, Field(ge=1)] = Field(1024, description="most pairs, candidates or queries in a request")
+    max_candidates: Annotated[int, Field(ge=1)] = Field(
+        200_000, description="most candidates a batch of queries may have scored in all"
+    )
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(2**20, description="largest request body, in bytes")
+
+    @model_validator(mode="after")
+    def _defaults_are_within_their_limits(self) -> Self:
+        if self.depth > self.max_depth:
+            raise ValueError(f"DSE_DEPTH ({self.depth}) is above DSE_MAX_DEPTH ({self.max_depth})")
+        return self

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle import Student
+from model.head import CosineHead
 
 
 @dataclass(frozen=True)
@@ -27,5 +28,5 @@ def score_pairs(student: Student, pairs: Sequence[tuple[str, str]]) -> PairAnswe
     right_rows = [row_of[right] for _, right in pairs]
     left, right = embeddings[left_rows], embeddings[right_rows]
     cut = np.array([row.truncated for row in tokens], np.bool_)
-    cosines = np.einsum("ij,ij->i", left, right).astype(np.float64)
+    cosines = CosineHead().logits(left, right)
     return PairAnswers(student.head.logits(left, right), cosines, cut[left_rows] | cut[right_rows])

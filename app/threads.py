@@ -19,9 +19,14 @@ def thread_budget(cpu_max: Path = CGROUP_V2) -> int:
 
 def limit_native_threads(threads: int) -> None:
     """Tell OpenMP and OpenBLAS, before they are first loaded: at run time FAISS's own setting comes too late."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(threads))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(threads)
     # A thread that spins while it waits takes the CPU from the other libraries of the process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+
+
+def asked_threads() -> int:
+    """``DSE_THREADS`` where it is a number (a bad one is refused with the other settings), else the budget."""
+    asked = os.environ.get("DSE_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else thread_budget()

@@ -1,5 +1,6 @@
 """Candidate search: which rows are worth scoring against this query?"""
 
+import re
 from pathlib import Path
 from typing import Self
 
@@ -8,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.manifest import IndexFault
+
+RECIPES = re.compile(r"Flat|SQ(4|6|8|fp16|bf16)|HNSW[1-9]\d{0,2}(,Flat|,SQ8)?")
+"""FAISS factory strings that need no search parameter to keep their recall. (IVF searches one list unless told.)"""
 
 ROWS_PER_ADD = 65_536
 MAX_TRAINING_ROWS = 200_000
@@ -25,12 +29,17 @@ class CandidateIndex:
 
         Args:
             embeddings: (rows, dim) unit rows.
-            recipe: a FAISS ``index_factory`` string: ``Flat``, ``HNSW32``, ``IVF1024,SQ8``, ...
+            recipe: a FAISS ``index_factory`` string: ``Flat``, ``SQ8``, ``HNSW32``, ...
 
         Raises:
-            IndexFault: FAISS does not know the recipe, or cannot build it for so many rows.
+            IndexFault: not a recipe of :data:`RECIPES`, or FAISS cannot build it over these rows.
         """
         rows, dims = embeddings.shape
+        if not RECIPES.fullmatch(recipe):
+            raise IndexFault(
+                f"{recipe!r} is not a recipe whose recall is known here; choose Flat (exact), SQ8 (a quarter of the "
+                "memory) or HNSW32 (faster on large indexes)"
+            )
         try:
             built = faiss.index_factory(dims, recipe, faiss.METRIC_INNER_PRODUCT)
             if not built.is_trained:
@@ -47,7 +56,10 @@ class CandidateIndex:
 
     def save(self, path: Path) -> None:
         """Write the index to a file."""
-        faiss.write_index(self._faiss, str(path))
+        try:
+            faiss.write_index(self._faiss, str(path))
+        except RuntimeError as error:
+            raise IndexFault(f"{path} cannot be written: {str(error).splitlines()[-1]}") from error
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -68,6 +80,6 @@ class CandidateIndex:
 
     def search(self, query: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
         """(found,) rows near a (dim,) query, at most ``depth``, nearest first by FAISS's reckoning."""
-        _, rows = self._faiss.search(np.ascontiguousarray(query[None]), min(depth, len(self)))
+        _, rows = self._faiss.search(np.ascontiguousarray(query[None]), depth)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
         return found

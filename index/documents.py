@@ -84,19 +84,18 @@ class Documents:
     """The documents of a published generation, read-only. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
-        # immutable: no lock files, so a generation may lie on a read-only disk
-        self._uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-        self._local = threading.local()
-
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = sqlite3.connect(self._uri, uri=True)
-        return connection
+        # immutable: no lock files, so a generation may lie on a read-only disk. One connection, opened now: a later
+        # build may remove the file of an old generation that is still being served.
+        uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        try:
+            self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        except sqlite3.DatabaseError as error:
+            raise IndexFault(f"{path} cannot be opened ({error}); build the index again") from error
+        self._lock = threading.Lock()
+        self._count = int(self._select("SELECT count(*) FROM documents", ())[0][0])
 
     def __len__(self) -> int:
-        (count,) = self._select("SELECT count(*) FROM documents", ())[0]
-        return int(count)
+        return self._count
 
     def at(self, rows: Iterable[int]) -> list[Document]:
         """The documents of some rows, in the order asked."""
@@ -110,13 +109,9 @@ class Documents:
                 found[row] = Document(id_, text, json.loads(metadata))
         return [found[row] for row in wanted]
 
-    def row_of(self, id_: str) -> int | None:
-        """The row of a document, or None where there is no such id."""
-        rows = self._select("SELECT row FROM documents WHERE id = ?", (id_,))
-        return int(rows[0][0]) if rows else None
-
     def _select(self, query: str, values: Sequence[Any]) -> list[Any]:
         try:
-            return self._connection().execute(query, values).fetchall()
+            with self._lock:
+                return self._connection.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise IndexFault(f"documents.sqlite cannot be read ({error}); build the index again") from error

@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from index.candidates import CandidateIndex
 from index.documents import Document, Documents
-from index.manifest import MANIFEST, GenerationManifest, IndexFault
+from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault
 
 CURRENT = "CURRENT"
 GENERATIONS = "generations"
@@ -22,6 +23,7 @@ CANDIDATES_FILE = "candidates.faiss"
 EMBEDDINGS_FILE = "embeddings.npy"
 DOCUMENTS_FILE = "documents.sqlite"
 FILES = (CANDIDATES_FILE, EMBEDDINGS_FILE, DOCUMENTS_FILE)
+DECIMALS = 5  # of a similarity: what is beyond depends on the kernel, not on the texts
 _NAME = re.compile(r"\d{6,}")
 
 
@@ -49,15 +51,18 @@ class Generation:
         self._candidates, self._embeddings, self._documents = candidates, embeddings, documents
 
     @classmethod
-    def open(cls, folder: Path) -> "Generation":
+    def open(cls, folder: Path, encoder: EncoderIdentity | None = None) -> "Generation":
         """The live generation of an index folder, every file checked against its digest.
 
         Raises:
-            IndexFault: not an index, or a file is missing, altered, or disagrees with the others.
+            IndexFault: not an index, built with another encoder than the one given, or a file is missing, altered, or
+                disagrees with the others.
         """
         name = current_name(folder)
         home = folder / GENERATIONS / name
         manifest = GenerationManifest.read(home)
+        if encoder is not None:
+            manifest.check_encoder(folder, encoder)
         if missing := sorted(set(FILES) - manifest.files.keys()):
             raise IndexFault(f"{home / MANIFEST} does not list {missing}; build the index again")
         manifest.check_files(home)
@@ -83,7 +88,7 @@ class Generation:
         """
         rows = self._candidates.search(query, depth)
         embeddings = self._embeddings[rows]  # (found, dim)
-        similarities = embeddings @ query
+        similarities = np.clip(np.round(embeddings @ query, DECIMALS), -1.0, 1.0)
         order = np.lexsort((rows, -similarities))
         return Candidates(rows[order], similarities[order], embeddings[order])
 
@@ -113,58 +118,82 @@ def current_name(folder: Path) -> str:
 def new_generation(folder: Path) -> Iterator[Path]:
     """A folder to fill; on leaving it without an error it becomes the live generation, in one step.
 
-    An error, or a process that is killed, leaves the index as it was. The live generation and the one before it are
-    kept, older ones removed.
+    An error, or a process that is killed, leaves the index as it was. The live generation and the one it replaced are
+    kept; older ones, and what a killed process left, are removed.
 
     Raises:
         IndexFault: another process is writing to this index, or the folder cannot be written.
     """
+    wanted = [folder / GENERATIONS, folder, *folder.parents]
+    created = [path for path in wanted if not path.exists()]
     try:
         (folder / GENERATIONS).mkdir(parents=True, exist_ok=True)
-        lock = (folder / "write.lock").open("w")
-    except OSError as error:
-        raise IndexFault(f"{folder} cannot be written: {error.strerror}") from error
-    with lock:
+        with _locked(folder):
+            yield from _filled(folder)
+    except (OSError, sqlite3.Error) as error:
+        raise IndexFault(f"{folder} cannot be written: {error}; what was there is as it was") from error
+    finally:
+        _remove_if_empty(created)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder itself, so that no lock file is left behind; the system lets go of it if the process dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise IndexFault(f"{folder} is being written by another process; wait for it to end") from error
-        known = sorted(p.name for p in (folder / GENERATIONS).iterdir() if _NAME.fullmatch(p.name))
-        name = f"{int(known[-1]) + 1 if known else 1:06d}"
-        partial = folder / GENERATIONS / f"{name}.partial"
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IndexFault(f"{folder} is being written by another process; wait for it to end") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _filled(folder: Path) -> Iterator[Path]:
+    live = current_name(folder) if (folder / CURRENT).exists() else None
+    number = int(live) + 1 if live else 1
+    name = f"{number:06d}"
+    home, partial = folder / GENERATIONS / name, folder / GENERATIONS / f"{name}.partial"
+    for leftover in (home, partial):  # of a process that died before it could publish
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        _publish(folder, partial, home)
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            yield partial
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            if not known:
-                _remove_empty(folder)
-            raise
-        _publish(folder, partial, name)
-        for old in known[:-1]:
-            shutil.rmtree(folder / GENERATIONS / old, ignore_errors=True)
+        if not (folder / CURRENT).exists() or current_name(folder) != name:
+            shutil.rmtree(home, ignore_errors=True)
+        raise
+    for other in (folder / GENERATIONS).iterdir():
+        if other.name not in (live, name):
+            shutil.rmtree(other, ignore_errors=True)
 
 
-def _publish(folder: Path, partial: Path, name: str) -> None:
-    for path in [*partial.iterdir(), partial]:
+def _publish(folder: Path, partial: Path, home: Path) -> None:
+    """Make the files durable, then their name, then the pointer to it; each before the next may be seen."""
+    for path in [*sorted(partial.iterdir()), partial]:
         _fsync(path)
-    partial.rename(folder / GENERATIONS / name)
-    _fsync(folder / GENERATIONS)
+    partial.rename(home)
+    _fsync(home.parent)
     pointer = folder / f"{CURRENT}.partial"
-    pointer.write_text(name + "\n", "utf-8")
-    _fsync(pointer)
-    pointer.replace(folder / CURRENT)
+    try:
+        pointer.write_text(home.name + "\n", "utf-8")
+        _fsync(pointer)
+        pointer.replace(folder / CURRENT)
+    finally:
+        pointer.unlink(missing_ok=True)
     _fsync(folder)
+    _fsync(folder.parent)  # the index itself may be new
 
 
-def _remove_empty(folder: Path) -> None:
-    """Leave nothing of an index that never was."""
-    (folder / "write.lock").unlink(missing_ok=True)
-    for path in (folder / GENERATIONS, folder):
+def _remove_if_empty(created: list[Path]) -> None:
+    """Of folders that were made for an index, innermost first, leave none without one."""
+    for path in created:
         try:
             path.rmdir()
-        except OSError:  # someone else's files are in it
+        except OSError:  # there is something in it, or it is gone
             return
 
 

@@ -54,6 +54,19 @@ class GenerationManifest(BaseModel):
                 "build the index again (dse index build)"
             ) from error
 
+    def check_encoder(self, folder: Path, serving: EncoderIdentity) -> None:
+        """Compare the encoder that built the index with the one that will embed queries.
+
+        Raises:
+            IndexFault: they differ; the message names both digests and the two ways out.
+        """
+        if self.encoder.digest != serving.digest:
+            raise IndexFault(
+                f"{folder} was built with encoder {self.encoder.name} ({self.encoder.digest}), not with {serving.name} "
+                f"({serving.digest}); give the bundle it was built with (--bundle), or build it again: "
+                f"dse index build INPUT --output {folder} --bundle BUNDLE"
+            )
+
     def check_files(self, folder: Path) -> None:
         """Compare every file with its digest.
 
@@ -65,7 +78,11 @@ class GenerationManifest(BaseModel):
             path = folder / name
             if not path.is_file():
                 raise IndexFault(f"{path} is missing; {remedy}")
-            if (actual := sha256_of(path)) != expected:
+            try:
+                actual = sha256_of(path)
+            except OSError as error:
+                raise IndexFault(f"{path} cannot be read: {error.strerror}; {remedy}") from error
+            if actual != expected:
                 raise IndexFault(
                     f"{path} has been altered: its sha256 is {actual}, the manifest says {expected}; {remedy}"
                 )

@@ -11,6 +11,8 @@ from typing import Any, Literal, TextIO
 
 from index.documents import Document
 
+MAX_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 unless told
+MAX_METADATA_DEPTH = 64
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".txt")
 
 
@@ -37,8 +39,8 @@ class SourcedDocument:
 def read_documents(paths: Sequence[Path], columns: Columns = Columns()) -> Iterator[SourcedDocument]:
     """Every document of the inputs, in order, without holding more than one in memory.
 
-    A line of .txt is a document whose id is its place, ``name.txt:17``; so is the id of a table's row that has no id
-    column. ``-`` reads JSON lines from standard input.
+    A document without an id is given its place as one: ``folder/name.txt:17``, the path as it was given. A line of
+    .txt is a document. ``-`` reads JSON lines from standard input.
 
     Raises:
         SourceError: an input is missing, empty, of an unknown kind, or has a line that is not a document.
@@ -54,7 +56,9 @@ def read_documents(paths: Sequence[Path], columns: Columns = Columns()) -> Itera
 
 def _read(path: Path, columns: Columns) -> Iterator[SourcedDocument]:
     if str(path) == "-":
-        yield from _json_lines(sys.stdin, "standard input", columns)
+        if sys.stdin is None or sys.stdin.closed:
+            raise SourceError("standard input is closed; give a file, or pipe JSON lines into it")
+        yield from _json_lines(io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="\n"), "standard input", columns)
         return
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -92,7 +96,7 @@ def _json_lines(lines: TextIO, name: str, columns: Columns) -> Iterator[SourcedD
         place = f"{name}:{number}"
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{place}: not JSON ({error})") from error
         if not isinstance(entry, dict):
             raise SourceError(f"{place}: not a JSON object")
@@ -111,24 +115,28 @@ def _json_lines(lines: TextIO, name: str, columns: Columns) -> Iterator[SourcedD
 def _text_lines(lines: Iterable[str], path: Path) -> Iterator[SourcedDocument]:
     for number, line in _decoded(lines, str(path)):
         if text := line.strip():
-            id_ = f"{path.name}:{number}"
-            yield _document(id_, text, {}, f"{path}:{number}", Columns())
+            place = f"{path}:{number}"
+            yield _document(place, text, {}, place, Columns())
 
 
 def _table(lines: Iterable[str], path: Path, columns: Columns, delimiter: str) -> Iterator[SourcedDocument]:
     # A tab-separated file has no quoting here: a quotation mark is an ordinary character.
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.DictReader((line for _, line in _decoded(lines, str(path))), delimiter=delimiter, quoting=quoting)
+    csv.field_size_limit(MAX_CELL)
+    reader = csv.DictReader(
+        (line for _, line in _decoded(lines, str(path))), delimiter=delimiter, quoting=quoting, strict=True
+    )
     try:
-        if columns.text not in (reader.fieldnames or ()):
-            raise SourceError(
-                f"{path}: no column {columns.text!r} among {list(reader.fieldnames or ())}; name it with --text-column"
-            )
+        names = list(reader.fieldnames or ())
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise SourceError(f"{path}: the header names {repeated} twice; rename one")
+        if columns.text not in names:
+            raise SourceError(f"{path}: no column {columns.text!r} among {names}; name it with --text-column")
         for row in reader:
             place = f"{path}:{reader.line_num}"
             if None in row or None in row.values():
                 raise SourceError(f"{place}: not as many columns as the header")
-            text, id_ = row.pop(columns.text), row.pop(columns.id, f"{path.name}:{reader.line_num}")
+            text, id_ = row.pop(columns.text), row.pop(columns.id, place)
             yield _document(id_, text, row, place, columns)
     except csv.Error as error:
         raise SourceError(f"{path}:{reader.line_num}: {error}") from error
@@ -139,20 +147,32 @@ def _parquet(path: Path, columns: Columns) -> Iterator[SourcedDocument]:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise SourceError(f"{path}: reading Parquet needs the extra: pip install 'dse[parquet]'") from error
+    number = 0
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise SourceError(f"{path}: two columns are named {repeated}; rename one")
             if columns.text not in names:
                 raise SourceError(f"{path}: no column {columns.text!r} among {names}; name it with --text-column")
-            number = 0
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
                     place = f"{path}:{number}"
-                    text, id_ = row.pop(columns.text), row.pop(columns.id, f"{path.name}:{number}")
+                    text, id_ = row.pop(columns.text), row.pop(columns.id, place)
                     yield _document(id_, text, row, place, columns)
     except ArrowException as error:
-        raise SourceError(f"{path}: not a Parquet file ({error})") from error
+        raise SourceError(f"{path}: not a Parquet file that can be read ({_first_line(error)})") from error
+    except SourceError:
+        raise
+    except (ValueError, OverflowError) as error:
+        raise SourceError(
+            f"{path}: after row {number}: a value has no place in JSON ({_first_line(error)}); cast or drop its column"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _document(id_: Any, text: Any, metadata: dict[str, Any], place: str, columns: Columns) -> SourcedDocument:
@@ -165,11 +185,29 @@ def _document(id_: Any, text: Any, metadata: dict[str, Any], place: str, columns
             raise SourceError(f"{place}: {name!r} is empty")
         if problem := unusable(value):
             raise SourceError(f"{place}: {name!r} holds {problem}")
-    try:
-        json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise SourceError(f"{place}: metadata is not JSON ({error})") from error
+    for name, value in metadata.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SourceError(
+                f"{place}: metadata is not JSON: {name!r} ({_first_line(error)}); make it a string, or drop it"
+            ) from error
+    if _depth(metadata) > MAX_METADATA_DEPTH:
+        raise SourceError(f"{place}: metadata is nested more than {MAX_METADATA_DEPTH} levels deep; flatten it")
     return SourcedDocument(Document(id_, text, metadata), place)
+
+
+def _depth(value: Any) -> int:
+    """Levels of lists and objects in a JSON value, without recursion: deep values are what it is here to find."""
+    level, deepest = [value], 0
+    while level := [
+        child
+        for parent in level
+        if isinstance(parent, dict | list)
+        for child in (parent.values() if isinstance(parent, dict) else parent)
+    ]:
+        deepest += 1
+    return deepest
 
 
 def unusable(text: str) -> str | None:

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from model.head import LOGIT_DECIMALS
 from model.tokens import PairTokenizer, plan_batches
 
 TOKEN_BUDGET = 1024
@@ -54,4 +55,5 @@ class OnnxCrossEncoder:
         if not np.isfinite(logits).all():
             raise ArithmeticError("the teacher answered a number that is not finite; check the bundle")
         truncated = np.array([row.truncated for row in rows[: len(pairs)]], np.bool_)
-        return PairLogits(logits.reshape(2, len(pairs)).mean(axis=0), truncated)
+        both_orders = logits.reshape(2, len(pairs)).mean(axis=0)
+        return PairLogits(np.round(both_orders, LOGIT_DECIMALS), truncated)

@@ -13,6 +13,10 @@ from model.manifest import ArtifactError
 
 Floats = NDArray[np.float32]
 
+LOGIT_DECIMALS = 5
+"""Logits are rounded to this: beyond it they say which kernel a matrix product took, not how similar two texts are.
+Equal texts thus tie exactly, wherever in a batch they stood."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -41,7 +45,8 @@ class CosineHead:
 
     def logits(self, left: Floats, right: Floats) -> NDArray[np.float64]:
         """(pairs,) cosines."""
-        return np.einsum("ij,ij->i", *np.broadcast_arrays(left, right)).astype(np.float64)
+        cosines = np.einsum("ij,ij->i", *np.broadcast_arrays(left, right)).astype(np.float64)
+        return np.clip(np.round(cosines, LOGIT_DECIMALS), -1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -82,4 +87,4 @@ class MlpHead:
         hidden += np.abs(left - right) @ self.difference.T
         hidden += self.bias
         np.maximum(hidden, 0.0, out=hidden)
-        return (hidden @ self.output).astype(np.float64) + self.output_bias
+        return np.round((hidden @ self.output).astype(np.float64) + self.output_bias, LOGIT_DECIMALS)

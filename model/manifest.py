@@ -32,7 +32,11 @@ def check_digests(folder: Path, digests: dict[str, str], remedy: str) -> None:
             raise ArtifactError(f"{folder / 'manifest.json'} names {name!r}, outside the folder; {remedy}")
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; {remedy}")
-        if (actual := sha256_of(path)) != expected:
+        try:
+            actual = sha256_of(path)
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}; {remedy}") from error
+        if actual != expected:
             raise ArtifactError(
                 f"{path} has been altered: its sha256 is {actual}, the manifest says {expected}; {remedy}"
             )

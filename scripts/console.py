@@ -4,10 +4,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, Literal
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,18 +20,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from app.settings import Settings
 from index.manifest import IndexFault
 from index.sources import SourceError
+from model.faults import TrainingFault
 from model.manifest import ArtifactError
-from model.training.faults import TrainingFault
 
 
 class BadInput(Exception):
     """An argument or a file that a command cannot use; the message says what to do."""
 
 
-Refused = (BadInput, ArtifactError, IndexFault, SourceError, TrainingFault, ValidationError)
+REFUSALS = (BadInput, ArtifactError, IndexFault, SourceError, TrainingFault, OSError)
 """What the caller can mend: answered with one line, never with a stack trace."""
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -37,11 +41,47 @@ errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 def say_no(error: BaseException) -> None:
     """One line on standard error."""
-    message = str(error)
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    message = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     errors.print(f"dse: {message}", markup=False)
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings, from options and ``DSE_*`` variables.
+
+    Raises:
+        BadInput: one of them cannot be used; the message names it.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"])
+        option = f"--{name} or DSE_{name.upper()}: " if name else ""
+        raise BadInput(option + str(first["msg"]).removeprefix("Value error, ")) from error
+
+
+@contextmanager
+def written(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
+    """A file to write that takes its place only when it is whole; until then, what was there stays.
+
+    Raises:
+        BadInput: the place cannot be written to. Said at once, before any work is done.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "Is a directory", str(path))
+        file = partial.open(mode, encoding=None if mode == "wb" else "utf-8", newline=None if mode == "wb" else "\n")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def print_json(value: Any) -> None:
@@ -51,9 +91,9 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     """A table for people, on standard output."""
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    table = Table(*map(escape, columns), box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as text: a document may hold what rich would take for markup
     Console(soft_wrap=False).print(table)
 
 
@@ -68,5 +108,5 @@ def progress_bar() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors) as progress:
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
         yield progress

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from scripts.console import written
+
 app = typer.Typer(help="Text to try the service on.", no_args_is_help=True)
 
 
@@ -22,6 +24,7 @@ def stdlib(
     from scripts.stdlib_corpus import documents
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(document, ensure_ascii=False) for document in documents()]
-    output.write_text("\n".join(lines) + "\n", "utf-8")
+    lines = [json.dumps(document, ensure_ascii=False) + "\n" for document in documents()]
+    with written(output, "w") as file:
+        file.writelines(lines)
     typer.echo(f"{len(lines):,} documents -> {output}")

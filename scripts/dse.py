@@ -4,9 +4,8 @@ import sys
 
 import typer
 
-from app.threads import limit_native_threads, thread_budget
 from scripts import data_commands, index_commands, serve, training_commands, use_commands
-from scripts.console import Refused, say_no
+from scripts.console import REFUSALS, say_no
 
 app = typer.Typer(
     name="dse",
@@ -29,12 +28,13 @@ app.add_typer(data_commands.app, name="data")
 
 def main() -> None:
     """Run a command; what the caller can mend is one line on standard error and exit code 2."""
-    limit_native_threads(thread_budget())
     try:
         app()
-    except Refused as error:
+    except REFUSALS as error:
         say_no(error)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

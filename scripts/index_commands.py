@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.console import print_json, print_table, progress_bar
+from scripts.console import print_json, print_table, progress_bar, read_settings
 from scripts.options import BundleOption, JsonOption
 
 app = typer.Typer(help="Build an index, and look at it.", no_args_is_help=True)
@@ -23,13 +23,12 @@ def build(
 ) -> None:
     """Embed documents with a bundle and publish them as the live generation of an index."""
     from app.loading import identity
-    from app.settings import Settings
     from index.build import build as build_index
     from index.generations import current_name
     from index.sources import Columns, read_documents
     from model.bundle import load_student
 
-    settings = Settings()
+    settings = read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     with progress_bar() as bar:
         task = bar.add_task("embedding", total=None)

@@ -1,10 +1,14 @@
 """dse serve: the HTTP service."""
 
 import logging
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from app.threads import limit_native_threads
+from scripts.console import BadInput, read_settings
 
 
 def serve(
@@ -16,24 +20,35 @@ def serve(
     port: Annotated[int | None, typer.Option(show_default="8000")] = None,
     threads: Annotated[int | None, typer.Option(show_default="the container's CPUs")] = None,
 ) -> None:
-    """Serve similarity, search and comparison over HTTP. Every option is also a DSE_* variable."""
-    import uvicorn
-
-    from app.loading import load
-    from app.main import create_app
-    from app.settings import Settings
-
+    """Serve similarity, search and comparison over HTTP. Every setting is also a DSE_* variable."""
     options = {
         "bundle": bundle, "teacher": teacher, "index": index, "host": host, "port": port, "threads": threads
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if no_teacher:
         given["teacher"] = None
-    settings = Settings(**given)
+    settings = read_settings(**given)
+    limit_native_threads(settings.threads)  # before the imports below load numpy and FAISS
+
+    import uvicorn
+
+    from app.loading import load
+    from app.main import create_app
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    service = load(settings)
-    typer.echo(f"model      {service.student.name}")
-    typer.echo(f"teacher    {service.teacher.name if service.teacher else 'none'}")
-    typer.echo(f"documents  {f'{len(service.index):,}' if service.index else 'none'}")
-    typer.echo(f"open       http://{settings.host}:{settings.port}/")
-    uvicorn.run(create_app(settings, service), host=settings.host, port=settings.port, log_level="info")
+    with _listening(settings.host, settings.port) as listener:  # first: a port in use is no reason to wait for models
+        service = load(settings)
+        typer.echo(f"model      {service.student.name}")
+        typer.echo(f"teacher    {service.teacher.name if service.teacher else 'none'}")
+        typer.echo(f"documents  {f'{len(service.index):,}' if service.index else 'none'}")
+        typer.echo(f"open       http://{settings.host}:{listener.getsockname()[1]}/")
+        server = uvicorn.Server(uvicorn.Config(create_app(settings, service), log_level="info"))
+        server.run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise BadInput(f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port") from error

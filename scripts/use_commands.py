@@ -1,6 +1,5 @@
 """dse search, score and encode: use a bundle and an index without a server, one-off or in bulk."""
 
-import csv
 import json as json_lines
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -9,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from scripts.console import BadInput, print_json, print_table, progress_bar
+from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings, written
 from scripts.options import BundleOption, JsonOption
 
 TEXTS_PER_BATCH = 4096
@@ -30,18 +29,17 @@ def search(
     """Search an index: one query, or a file of them."""
     from app.loading import open_index
     from app.retriever import HeadScorer, Query, Retriever
-    from app.settings import Settings
     from model.bundle import load_student
 
     if (query is None) == (queries is None) or (queries is None) != (output is None):
         raise BadInput('give either one query, or --queries FILE with --output FILE: dse search INDEX "words"')
-    settings = Settings()
+    settings = read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     retriever = Retriever(student.encoder, open_index(index, student))
     scorer = HeadScorer(student.head, student.score)
 
     def hits_of(query: Query) -> list[dict[str, object]]:
-        hits = retriever.search(query, k, depth or settings.depth, scorer)
+        hits = retriever.search(query, k, depth or settings.depth, scorer).hits
         return [
             {
                 "id": hit.document.id,
@@ -64,7 +62,7 @@ def search(
     assert queries is not None  # checked above, and
     assert output is not None
     texts = _lines(queries)
-    with output.open("w", encoding="utf-8") as file, progress_bar() as bar:
+    with written(output, "w") as file, progress_bar() as bar:
         task = bar.add_task("searching", total=len(texts))
         for batch in _batches(texts):
             for found in retriever.queries(batch):
@@ -77,41 +75,46 @@ def score(
     sentences: Annotated[
         list[str], typer.Argument(metavar="A B | PAIRS.tsv", help="Two sentences, or a file of pairs.")
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="TSV with score and similarity added.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file's TSV with score and similarity added.")
+    ] = None,
     bundle: BundleOption = None,
     json: JsonOption = False,
 ) -> None:
     """Score two sentences, or every row of a TSV with the columns sentence1 and sentence2."""
-    from app.settings import Settings
     from app.similarity import score_pairs
     from model.bundle import load_student
 
     if len(sentences) > 2 or (len(sentences) == 2) != (output is None):
         raise BadInput("give either two sentences, or a file and --output: dse score PAIRS.tsv -o SCORES.tsv")
-    settings = Settings()
-    student = load_student(bundle or settings.bundle, settings.threads)
-    if output is None:
-        left, right = (_usable(sentence, "a sentence") for sentence in sentences)
-        answer = score_pairs(student, [(left, right)])
-        found = {
-            "score": float(student.score(answer.logits)[0]),
-            "similarity": float(answer.similarities[0]),
-            "model": student.name,
-        }
-        if json:
-            print_json(found)
-        else:
-            typer.echo(f"score {found['score']:.3f}   similarity {found['similarity']:.3f}")
+    if output is not None:
+        _score_file(Path(sentences[0]), output, bundle)
         return
-    pairs = _pairs(Path(sentences[0]))
-    with output.open("w", encoding="utf-8", newline="") as file, progress_bar() as bar:
-        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
-        writer.writerow(["sentence1", "sentence2", "score", "similarity"])
-        task = bar.add_task("scoring", total=len(pairs))
-        for batch in _batches(pairs):
-            answer = score_pairs(student, batch)
-            for pair, value, cosine in zip(batch, student.score(answer.logits), answer.similarities, strict=True):
-                writer.writerow([*pair, f"{value:.6f}", f"{cosine:.6f}"])
+    settings = read_settings()
+    student = load_student(bundle or settings.bundle, settings.threads)
+    left, right = (_usable(sentence, "a sentence") for sentence in sentences)
+    answer = score_pairs(student, [(left, right)])
+    value, cosine = float(student.score(answer.logits)[0]), float(answer.similarities[0])
+    if json:
+        print_json({"score": value, "similarity": cosine, "model": student.name})
+    else:
+        typer.echo(f"score {value:.3f}   similarity {cosine:.3f}")
+
+
+def _score_file(path: Path, output: Path, bundle: Path | None) -> None:
+    from app.similarity import score_pairs
+    from model.bundle import load_student
+
+    settings = read_settings()
+    columns, rows = _table(path)
+    with written(output, "w") as file, progress_bar() as bar:
+        student = load_student(bundle or settings.bundle, settings.threads)
+        task = bar.add_task("scoring", total=len(rows))
+        file.write("\t".join([*columns, "score", "similarity"]) + "\n")
+        for batch in _batches(rows):
+            answer = score_pairs(student, [(row["sentence1"], row["sentence2"]) for row in batch])
+            for row, value, cosine in zip(batch, student.score(answer.logits), answer.similarities, strict=True):
+                file.write("\t".join([*row.values(), f"{value:.6f}", f"{cosine:.6f}"]) + "\n")
             bar.advance(task, len(batch))
 
 
@@ -124,20 +127,18 @@ def encode(
     """Write the embeddings of the texts of some files, in order."""
     import numpy as np
 
-    from app.settings import Settings
     from index.sources import Columns, read_documents
     from model.bundle import load_student
 
-    settings = Settings()
-    student = load_student(bundle or settings.bundle, settings.threads)
-    parts = []
-    with progress_bar() as bar:
+    settings = read_settings()
+    with written(output, "wb") as file, progress_bar() as bar:
+        student = load_student(bundle or settings.bundle, settings.threads)
         task = bar.add_task("encoding", total=None)
         documents = read_documents(inputs, Columns(text=text_column))
+        parts = []
         for batch in _batches(sourced.document.text for sourced in documents):
             parts.append(student.encoder.encode(batch))
             bar.advance(task, len(batch))
-    with output.open("wb") as file:
         np.save(file, np.concatenate(parts))
 
 
@@ -148,30 +149,38 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
 
 
 def _lines(path: Path) -> list[str]:
+    """The queries of a file, one a line; blank lines are passed over."""
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {error}") from error
-    texts = [_usable(line, f"{path}") for line in lines if line]
+    texts = [_usable(line.strip(), f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not texts:
         raise BadInput(f"{path}: no queries in it")
     return texts
 
 
-def _pairs(path: Path) -> list[tuple[str, str]]:
+def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a TSV with sentence1 and sentence2; a quotation mark in it is an ordinary character."""
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            if missing := {"sentence1", "sentence2"} - set(reader.fieldnames or ()):
-                raise BadInput(f"{path}: the header lacks {sorted(missing)}")
-            pairs = []
-            for row in reader:
-                if not row["sentence1"] or not row["sentence2"]:
-                    raise BadInput(f"{path}:{reader.line_num}: a sentence is missing")
-                pairs.append((row["sentence1"], row["sentence2"]))
-            return pairs
+        header, *lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {error}") from error
+    columns = header.rstrip("\r").split("\t")
+    if missing := sorted({"sentence1", "sentence2"} - set(columns)):
+        raise BadInput(f"{path}: the header lacks {missing}")
+    if not lines:
+        raise BadInput(f"{path}: no pairs in it")
+    rows = []
+    for number, line in enumerate(lines, 2):
+        values = line.rstrip("\r").split("\t")
+        if len(values) != len(columns):
+            raise BadInput(f"{path}:{number}: {len(values)} columns, the header has {len(columns)}")
+        row = dict(zip(columns, values, strict=True))
+        for name in ("sentence1", "sentence2"):
+            _usable(row[name], f"{path}:{number}: {name}")
+        rows.append(row)
+    return columns, rows
 
 
 def _usable(text: str, name: str) -> str:

@@ -24,7 +24,7 @@ service = load(Settings(
 ))
 found = Retriever(service.student.encoder, service.index)
 scorer = HeadScorer(service.student.head, service.student.score)
-print(len(found.search(found.queries(["listen"])[0], 3, 5, scorer)), "torch" in sys.modules)
+print(len(found.search(found.queries(["listen"])[0], 3, 5, scorer).hits), "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "3 False"

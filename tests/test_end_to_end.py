@@ -140,22 +140,22 @@ def test_finished_steps_are_not_done_again(home: Path) -> None:
 
 
 def test_a_run_of_another_recipe_is_not_taken_up(home: Path) -> None:
-    from scripts.console import Refused
+    from scripts.console import REFUSALS
 
     other = home / "other.toml"
     other.write_text((home / "student.toml").read_text().replace('"distillation" = 0.5', '"distillation" = 0.25'))
     options = ("--data", home / "data", "--logits", home / "logits", "--init", home / "bert")
-    with pytest.raises(Refused, match="holds a run of another recipe"):
+    with pytest.raises(REFUSALS, match="holds a run of another recipe"):
         dse("distill", other, *options, "--output", home / "run-student")
 
 
 def test_a_gate_that_fails_publishes_nothing(home: Path) -> None:
     import model.training.gates as gates
-    from scripts.console import Refused
+    from scripts.console import REFUSALS
 
     original, gates.PARITY = gates.PARITY, 0.0
     try:
-        with pytest.raises(Refused, match="torch and ONNX differ by"):
+        with pytest.raises(REFUSALS, match="torch and ONNX differ by"):
             dse("export", home / "student.toml", home / "run-student", "--data", home / "data", "--output", home / "no")
     finally:
         gates.PARITY = original

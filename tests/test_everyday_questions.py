@@ -18,9 +18,9 @@ QUESTIONS = {
     "wait for several threads to finish": r"threading\.|concurrent\.futures\.(wait|as_completed)",
     "parse a date from a string": r"datetime\.\w+\.(fromisoformat|strptime)|time\.strptime|email\.utils\.parsedate",
     "copy a whole directory tree": r"shutil\.copytree",
-    "the n largest items of a list": r"heapq\.(nlargest|_?heapreplace_max)",
+    "the n largest items of a list": r"heapq\.nlargest",
     "generate a secure random token": r"secrets$|secrets\.token_|ssl\.RAND_bytes",
-    "split a URL into its parts": r"urllib\.parse\.(urlsplit|urlparse|_splitparams)",
+    "split a URL into its parts": r"urllib\.parse\.(urlsplit|urlparse)",
     "run a shell command and capture its output": r"subprocess\.(run|check_output|getoutput|getstatusoutput|Popen)",
     "find files whose names match a pattern": r"glob\.|fnmatch\.|pathlib\.\w+\.r?glob",
     "median of a list of numbers": r"statistics\.median",
@@ -46,7 +46,7 @@ def retriever(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Ret
 def test_nine_of_eleven_bring_a_sensible_function_among_the_first_three(student: Student, retriever: Retriever) -> None:
     scorer = HeadScorer(student.head, student.score)
     found = {
-        question: [hit.document.id for hit in retriever.search(query, 3, 100, scorer)]
+        question: [hit.document.id for hit in retriever.search(query, 3, 100, scorer).hits]
         for question, query in zip(QUESTIONS, retriever.queries(list(QUESTIONS)), strict=True)
     }
     missed = {

@@ -10,7 +10,7 @@ from app.comparison import StudentView, ranks
 from app.comparison import compare as compare_views
 from app.errors import ServiceError
 from app.loading import Service
-from app.retriever import CosineScorer, HeadScorer, Hit, Query, Retriever, Scorer, TeacherScorer
+from app.retriever import CosineScorer, Found, HeadScorer, Retriever, Scorer, TeacherScorer
 from app.routes.dependencies import IndexDep, ServiceDep, SettingsDep, TeacherDep
 from app.schemas import (
     Agreement,
@@ -25,6 +25,7 @@ from app.schemas import (
     IndexResponse,
     Milliseconds,
     PairScore,
+    Request,
     SearchRequest,
     SearchResponse,
     SimilarityRequest,
@@ -34,7 +35,6 @@ from app.schemas import (
 from app.settings import Settings
 from app.similarity import score_pairs
 from index.generations import Generation
-from model.bundle import Teacher
 
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (404, 413, 422)}
 
@@ -48,7 +48,7 @@ def similarity(request: SimilarityRequest, service: ServiceDep, settings: Settin
     student, pairs = service.student, request.as_pairs()
     _within(len(pairs), settings.max_batch, "pairs", "DSE_MAX_BATCH")
     answers = score_pairs(student, pairs)
-    _refuse_cut(answers.truncated.any(), request.truncate, student.encoder.max_tokens)
+    _refuse_cut(answers.truncated.any(), request, student.name, student.encoder.max_tokens)
     scores = answers.logits if request.raw_scores else student.score(answers.logits)
     results = [
         PairScore(index=row, score=score, similarity=cosine, truncated=cut)
@@ -63,7 +63,7 @@ def teacher_similarity(request: SimilarityRequest, teacher: TeacherDep, settings
     pairs = request.as_pairs()
     _within(len(pairs), settings.max_teacher_pairs, "pairs", "DSE_MAX_TEACHER_PAIRS")
     answers = teacher.cross_encoder.score(pairs)
-    _refuse_cut(answers.truncated.any(), request.truncate, teacher.cross_encoder.max_tokens)
+    _refuse_cut(answers.truncated.any(), request, teacher.name, teacher.cross_encoder.max_tokens)
     scores = answers.logits if request.raw_scores else teacher.score(answers.logits)
     results = [
         PairScore(index=row, score=score, similarity=None, truncated=cut)
@@ -103,7 +103,7 @@ def compare(
     def score_found(index: Generation) -> StudentView:
         retriever = Retriever(student.encoder, index)
         query = retriever.queries([request.query])[0]
-        hits = retriever.search(query, request.k, settings.depth, HeadScorer(student.head, student.score))
+        hits = retriever.search(query, request.k, settings.depth, HeadScorer(student.head, student.score)).hits
         logits = np.array([hit.logit for hit in hits])
         return StudentView(
             [hit.document.text for hit in hits], [hit.document.id for hit in hits], logits, query.truncated
@@ -117,7 +117,8 @@ def compare(
         found = compare_views(request.query, partial(score_found, service.index), teacher.cross_encoder)
     else:
         raise ServiceError(404, "no index is loaded: give candidates, or start dse serve with --index DIR")
-    _refuse_cut(found.truncated, request.truncate, student.encoder.max_tokens)
+    _refuse_cut(found.student.truncated, request, student.name, student.encoder.max_tokens)
+    _refuse_cut(found.teacher_cut, request, teacher.name, teacher.cross_encoder.max_tokens)
     view, student_ranks, teacher_ranks = found.student, ranks(found.student.logits), ranks(found.teacher_logits)
     student_scores, teacher_scores = student.score(view.logits), teacher.score(found.teacher_logits)
     return CompareResponse(
@@ -135,7 +136,7 @@ def compare(
         ],
         agreement=Agreement(spearman=found.agreement.spearman, kendall=found.agreement.kendall),
         milliseconds=Milliseconds(student=found.student_milliseconds, teacher=found.teacher_milliseconds),
-        truncated=found.truncated,
+        truncated=found.student.truncated or found.teacher_cut,
     )
 
 
@@ -162,21 +163,22 @@ def _search_all(
     settings: Settings,
 ) -> tuple[str, list[Hits]]:
     """Who scored, and the hits of each text."""
-    model, scorer = _scorer(request.rerank, service)
-    depth = request.depth or settings.depth
-    if isinstance(scorer, TeacherScorer):
-        asked = max(request.k, request.depth or 1) * len(texts)
-        _within(asked, settings.max_teacher_pairs, "pairs for the teacher", "DSE_MAX_TEACHER_PAIRS")
-        depth = min(depth, settings.max_teacher_pairs // len(texts))
-    _within(max(request.k, depth), settings.max_depth, "candidates a query", "DSE_MAX_DEPTH")
+    model, scorer, most, setting = _scorer(request.rerank, service, settings)
+    depth = max(request.k, request.depth or min(settings.depth, most))
+    _within(depth, settings.max_depth, "candidates a query", "DSE_MAX_DEPTH")
+    _within(depth * len(texts), most, "candidates to score", setting)
     retriever = Retriever(service.student.encoder, index)
     queries = retriever.queries(texts)
     cut = any(query.truncated for query in queries)
-    _refuse_cut(cut, request.truncate, service.student.encoder.max_tokens)
-    return model, [_hits(query, retriever.search(query, request.k, depth, scorer)) for query in queries]
+    _refuse_cut(cut, request, service.student.name, service.student.encoder.max_tokens)
+    found = [retriever.search(query, request.k, depth, scorer) for query in queries]
+    if isinstance(scorer, TeacherScorer) and service.teacher is not None:
+        teacher_cut = any(answer.truncated for answer in found)
+        _refuse_cut(teacher_cut, request, model, service.teacher.cross_encoder.max_tokens)
+    return model, [_hits(answer) for answer in found]
 
 
-def _hits(query: Query, hits: list[Hit]) -> Hits:
+def _hits(found: Found) -> Hits:
     bodies = [
         HitBody(
             id=hit.document.id,
@@ -185,21 +187,21 @@ def _hits(query: Query, hits: list[Hit]) -> Hits:
             similarity=hit.similarity,
             metadata=hit.document.metadata,
         )
-        for hit in hits
+        for hit in found.hits
     ]
-    return Hits(hits=bodies, truncated=query.truncated)
+    return Hits(hits=bodies, truncated=found.truncated)
 
 
-def _scorer(rerank: str, service: Service) -> tuple[str, Scorer]:
-    student = service.student
-    if rerank == "head":
-        return student.name, HeadScorer(student.head, student.score)
-    if rerank == "none":
-        return student.name, CosineScorer(student.similarity)
-    teacher: Teacher | None = service.teacher
-    if teacher is None:
-        raise ServiceError(404, "no teacher is loaded; start dse serve with --teacher DIR", "rerank")
-    return teacher.name, TeacherScorer(teacher.cross_encoder, teacher.score)
+def _scorer(rerank: str, service: Service, settings: Settings) -> tuple[str, Scorer, int, str]:
+    """Who scores: the model's name, the scorer, the most candidates it takes in a request, and the setting of that."""
+    student, teacher = service.student, service.teacher
+    if rerank == "teacher":
+        if teacher is None:
+            raise ServiceError(404, "no teacher is loaded; start dse serve with --teacher DIR", "rerank")
+        reader = TeacherScorer(teacher.cross_encoder, teacher.score)
+        return teacher.name, reader, settings.max_teacher_pairs, "DSE_MAX_TEACHER_PAIRS"
+    scorer = HeadScorer(student.head, student.score) if rerank == "head" else CosineScorer(student.similarity)
+    return student.name, scorer, settings.max_candidates, "DSE_MAX_CANDIDATES"
 
 
 def _within(count: int, limit: int, what: str, setting: str) -> None:
@@ -207,10 +209,10 @@ def _within(count: int, limit: int, what: str, setting: str) -> None:
         raise ServiceError(413, f"{count} {what} in one request; the limit is {limit} ({setting})")
 
 
-def _refuse_cut(cut: bool | np.bool_, allowed: bool, max_tokens: int) -> None:
-    if cut and not allowed:
+def _refuse_cut(cut: bool | np.bool_, request: Request, model: str, max_tokens: int) -> None:
+    if cut and not request.truncate:
         raise ServiceError(
             422,
-            f"a text is longer than the {max_tokens} tokens the model reads; shorten it, or allow truncate",
+            f"a text is longer than the {max_tokens} tokens that {model} reads; shorten it, or allow truncate",
             "truncate",
         )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from model.cross_encoder import OnnxCrossEncoder
-from model.training.faults import TrainingFault
+from model.faults import TrainingFault
 from model.training.networks import CrossEncoder, Network
 from model.training.pairs import Pair
 from model.training.scoring import OnnxScorer

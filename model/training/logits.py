@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.training.faults import TrainingFault
+from model.faults import TrainingFault
 from model.training.pairs import Pair
 from model.training.teacher import Signal
 

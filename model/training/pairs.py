@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.training.faults import TrainingFault
+from model.faults import TrainingFault
 from model.training.recipes import PairSet
 
 

@@ -8,8 +8,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import pearsonr, spearmanr
 
+from model.faults import TrainingFault
 from model.head import Calibration
-from model.training.faults import TrainingFault
 
 
 @dataclass(frozen=True)

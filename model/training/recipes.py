@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model.training.faults import TrainingFault
+from model.faults import TrainingFault
 
 
 class RecipeError(TrainingFault):

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from model.faults import TrainingFault
 from model.head import Calibration
 from model.manifest import digests_of
 from model.tokens import plan_batches
-from model.training.faults import TrainingFault
 from model.training.networks import Network, load_network, make_network, save_network
 from model.training.pairs import HeldOut, Pair, read_pairs
 from model.training.quality import Correlation, fit_calibration

@@ -42,4 +42,4 @@ def test_the_teacher_reads_the_query_with_the_students_candidates() -> None:
     np.testing.assert_array_equal(found.teacher_logits, [-2, 0])
     assert found.agreement.kendall == pytest.approx(-1)
     assert found.student_milliseconds >= 0
-    assert not found.truncated
+    assert not found.teacher_cut

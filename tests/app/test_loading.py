@@ -8,13 +8,12 @@ from app.loading import load
 from app.settings import Settings
 from app.threads import thread_budget
 from index.manifest import IndexFault
-from model.manifest import ArtifactError
 from tests.tiny import write_student
 
 
 def test_an_index_of_another_encoder_is_refused_with_both_digests(tmp_path: Path, settings: Settings) -> None:
     other = write_student(tmp_path / "other", seed=9, name="other-student")
-    with pytest.raises(ArtifactError) as refused:
+    with pytest.raises(IndexFault) as refused:
         load(settings.model_copy(update={"bundle": other}))
     message = str(refused.value)
     ours, theirs = (

@@ -20,7 +20,7 @@ def retriever(texts: list[str]) -> Retriever:
 
 
 def search(found: Retriever, text: str, k: int, depth: int = 10, scorer=COSINE) -> list[str]:
-    return [hit.document.text for hit in found.search(found.queries([text])[0], k, depth, scorer)]
+    return [hit.document.text for hit in found.search(found.queries([text])[0], k, depth, scorer).hits]
 
 
 def test_an_anagram_is_the_best_hit() -> None:
@@ -29,7 +29,7 @@ def test_an_anagram_is_the_best_hit() -> None:
 
 def test_a_hit_carries_its_own_id_text_and_similarity() -> None:
     found = retriever(["google", "listen"])
-    (hit,) = found.search(found.queries(["silent"])[0], 1, 10, COSINE)
+    (hit,) = found.search(found.queries(["silent"])[0], 1, 10, COSINE).hits
     assert (hit.document.id, hit.document.text) == ("d1", "listen")
     assert hit.similarity == pytest.approx(1)
     assert hit.score == pytest.approx(1 / (1 + np.exp(-1)))
@@ -38,8 +38,19 @@ def test_a_hit_carries_its_own_id_text_and_similarity() -> None:
 def test_ties_are_ordered_by_id() -> None:
     documents = [Document(id_, "listen") for id_ in ("b", "c", "a")]
     found = Retriever(LetterEncoder(), ExhaustiveIndex(documents, LetterEncoder()))
-    hits = found.search(found.queries(["silent"])[0], 3, 3, COSINE)
+    hits = found.search(found.queries(["silent"])[0], 3, 3, COSINE).hits
     assert [hit.document.id for hit in hits] == ["a", "b", "c"]
+
+
+def test_equal_texts_tie_wherever_they_stand(tmp_path, student: Student) -> None:
+    from index.generations import Generation
+
+    folder = build_index(tmp_path / "index", student, ["a horse"] * 40 + ["a house"])
+    found = Retriever(student.encoder, Generation.open(folder))
+    hits = found.search(found.queries(["horses"])[0], 40, 41, HeadScorer(student.head, student.score)).hits
+    twins = [hit for hit in hits if hit.document.text == "a horse"]
+    assert len({(hit.logit, hit.score, hit.similarity) for hit in twins}) == 1
+    assert [hit.document.id for hit in twins] == sorted(hit.document.id for hit in twins)
 
 
 def test_k_beyond_depth_still_answers_k() -> None:
@@ -54,7 +65,7 @@ def test_the_teacher_ranks_by_reading_the_text() -> None:
 
 def test_without_reranking_the_score_is_the_calibrated_cosine() -> None:
     found = retriever(["listen", "google"])
-    hits = found.search(found.queries(["silent"])[0], 2, 2, CosineScorer(Calibration(4.0, -2.0)))
+    hits = found.search(found.queries(["silent"])[0], 2, 2, CosineScorer(Calibration(4.0, -2.0))).hits
     assert [hit.score for hit in hits] == [pytest.approx(1 / (1 + np.exp(2 - 4 * hit.similarity))) for hit in hits]
 
 
@@ -66,16 +77,16 @@ def test_at_full_depth_search_is_exhaustive_head_scoring(words_index, student: S
 
     scorer = HeadScorer(student.head, student.score)
     found = Retriever(student.encoder, Generation.open(words_index))
-    hits = found.search(found.queries([query])[0], k, len(WORDS), scorer)
+    hits = found.search(found.queries([query])[0], k, len(WORDS), scorer).hits
 
     u = student.encoder.encode([query])
     logits = {word: student.head.logits(u, student.encoder.encode([word]))[0] for word in WORDS}
     best = sorted(WORDS, key=lambda word: -logits[word])[:k]
-    np.testing.assert_allclose([hit.logit for hit in hits], [logits[word] for word in best], atol=1e-5)
+    np.testing.assert_allclose([hit.logit for hit in hits], [logits[word] for word in best], atol=2e-5)
     for hit in hits:  # ids, texts and metadata belong to the document that was scored
         assert hit.document.text == WORDS[int(hit.document.id[1:])]
         assert hit.document.metadata == {"length": len(hit.document.text)}
-        assert hit.logit == pytest.approx(logits[hit.document.text], abs=1e-5)
+        assert hit.logit == pytest.approx(logits[hit.document.text], abs=2e-5)
 
 
 def test_more_depth_never_loses_a_better_hit(words_index, student: Student) -> None:
@@ -84,7 +95,7 @@ def test_more_depth_never_loses_a_better_hit(words_index, student: Student) -> N
     scorer = HeadScorer(student.head, student.score)
     found = Retriever(student.encoder, Generation.open(words_index))
     query = found.queries(["tonsil"])[0]
-    best = [found.search(query, 1, depth, scorer)[0].logit for depth in range(1, len(WORDS) + 1)]
+    best = [found.search(query, 1, depth, scorer).hits[0].logit for depth in range(1, len(WORDS) + 1)]
     assert best == sorted(best)
 
 
@@ -95,5 +106,5 @@ def test_an_approximate_index_answers_with_exact_similarities(tmp_path, student:
     generation = Generation.open(build_index(tmp_path / "index", student, sorted(set(texts)), recipe="SQ4"))
     query = student.encoder.encode(["hgfedcba"])[0]
     found = generation.search(query, 20)
-    np.testing.assert_allclose(found.similarities, found.embeddings @ query, rtol=1e-6)
+    np.testing.assert_allclose(found.similarities, found.embeddings @ query, atol=1e-5)
     assert list(found.similarities) == sorted(found.similarities, reverse=True)

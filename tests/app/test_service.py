@@ -149,6 +149,62 @@ def test_long_text_is_cut_and_says_so_or_is_refused(client: TestClient) -> None:
     assert "longer than the 32 tokens" in refused.json()["error"]["message"]
 
 
+LONG = "listen " * 50  # 32 tokens are read by the student, 64 by the teacher
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "model"),
+    [
+        ("/v1/similarity", {"pairs": [["stone", LONG]]}, "32 tokens that tiny-student"),
+        ("/v1/teacher/similarity", {"pairs": [["stone", LONG]]}, "64 tokens that tiny-teacher"),
+        ("/v1/search", {"query": LONG}, "32 tokens that tiny-student"),
+        ("/v1/search/batch", {"queries": ["stone", LONG]}, "32 tokens that tiny-student"),
+        ("/v1/compare", {"query": LONG}, "32 tokens that tiny-student"),
+        ("/v1/compare", {"query": "stone", "candidates": [LONG]}, "32 tokens that tiny-student"),
+    ],
+)
+def test_truncate_false_refuses_on_every_route(client: TestClient, path: str, body: dict, model: str) -> None:
+    assert "true" in client.post(path, json=body).text
+    refused = client.post(path, json=body | {"truncate": False})
+    assert refused.status_code == 422
+    assert refused.json()["error"]["param"] == "truncate"
+    assert model in refused.json()["error"]["message"]
+
+
+def test_what_only_the_teacher_cannot_read_to_its_end(tmp_path, settings: Settings) -> None:
+    from tests.tiny import write_teacher
+
+    brief = write_teacher(tmp_path / "brief", name="brief", max_tokens=12)
+    client = TestClient(create_app(settings.model_copy(update={"teacher": brief})))
+    for path, extra in (("/v1/search", {"rerank": "teacher"}), ("/v1/compare", {})):
+        body = {"query": "listen silent"} | extra
+        assert client.post(path, json=body).json()["truncated"]
+        refused = client.post(path, json=body | {"truncate": False})
+        assert refused.status_code == 422
+        assert "12 tokens that brief" in refused.json()["error"]["message"]
+
+
+def test_a_batch_of_the_teachers_is_its_searches_or_refused(client: TestClient) -> None:
+    body = {"queries": ["listen", "stone"], "k": 3, "rerank": "teacher"}
+    batch = client.post("/v1/search/batch", json=body).json()["results"]
+    for query, found in zip(body["queries"], batch, strict=True):
+        alone = client.post("/v1/search", json={"query": query, "k": 3, "rerank": "teacher"}).json()
+        assert found["hits"] == alone["hits"]
+    refused = client.post("/v1/search/batch", json=body | {"queries": ["a", "b", "c"]})
+    assert refused.status_code == 413
+    assert "300 candidates to score in one request; the limit is 256" in refused.json()["error"]["message"]
+
+
+def test_a_request_without_its_content_type_is_told_of_it(client: TestClient) -> None:
+    answer = client.post("/v1/search", content=b'{"query": "a"}', headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 422
+    assert "Content-Type: application/json" in error(answer)["message"]
+
+
+def test_an_error_does_not_echo_a_huge_key(client: TestClient) -> None:
+    assert len(client.post("/v1/search", json={"query": "a", "x" * 100_000: 1}).text) < 1000
+
+
 def error(answer) -> dict:
     body = answer.json()
     assert set(body) == {"error"}
@@ -160,7 +216,7 @@ def error(answer) -> dict:
     ("path", "body", "status", "param", "message"),
     [
         ("/v1/search", {}, 422, "query", "Field required"),
-        ("/v1/search", [], 422, None, "dictionary"),
+        ("/v1/search", [], 422, None, "Content-Type: application/json"),
         ("/v1/search", {"query": 5}, 422, "query", "valid string"),
         ("/v1/search", {"query": "a", "k": 0}, 422, "k", "greater than or equal to 1"),
         ("/v1/search", {"query": "a", "k": "ten"}, 422, "k", "valid integer"),
@@ -169,6 +225,8 @@ def error(answer) -> dict:
         ("/v1/search", {"query": "a", "depth": 0}, 422, "depth", "greater than or equal to 1"),
         ("/v1/search", {"query": "a", "rerank": "best"}, 422, "rerank", "'head', 'none' or 'teacher'"),
         ("/v1/search", {"query": "a", "rerank": "teacher", "depth": 999}, 413, None, "DSE_MAX_TEACHER_PAIRS"),
+        ("/v1/search", {"query": "a", "k": 10**400}, 422, "k", "less than or equal to"),
+        ("/v1/search/batch", {"queries": ["a"] * 30, "depth": 9000}, 413, None, "DSE_MAX_CANDIDATES"),
         ("/v1/search", {"query": "a", "top": 3}, 422, "top", "Extra inputs"),
         ("/v1/search", {"query": " "}, 422, "query", "the text is empty"),
         ("/v1/search", {"query": "a\0b"}, 422, "query", "NUL"),

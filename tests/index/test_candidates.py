@@ -27,7 +27,7 @@ def test_more_depth_never_loses_a_candidate(seed: int, rows: int) -> None:
         assert set(index.search(query, depth)) <= set(index.search(query, depth + 1))
 
 
-@given(recipe=st.sampled_from(["HNSW8", "IVF4,Flat", "SQ8", "IVF4,SQ8"]), seed=st.integers(0, 100))
+@given(recipe=st.sampled_from(["HNSW8", "SQ8", "SQ4"]), seed=st.integers(0, 100))
 def test_an_approximate_recipe_answers_real_rows_only(recipe: str, seed: int) -> None:
     embeddings = unit_rows(seed, 200)
     found = CandidateIndex.build(embeddings, recipe).search(embeddings[3], 250)
@@ -44,9 +44,9 @@ def test_saved_and_loaded_it_answers_the_same(tmp_path) -> None:
     np.testing.assert_array_equal(loaded.search(embeddings[0], 50), index.search(embeddings[0], 50))
 
 
-@pytest.mark.parametrize("recipe", ["Nonsense", "IVF1024,Flat", "PQ7"])
+@pytest.mark.parametrize("recipe", ["Nonsense", "IVF4,Flat", "PQ7", "HNSW0", "Flat,Flat", ""])
 def test_a_recipe_that_cannot_be_built_is_refused_by_name(recipe: str) -> None:
-    with pytest.raises(IndexFault, match=recipe):
+    with pytest.raises(IndexFault, match=f"'{recipe}' is not a recipe"):
         CandidateIndex.build(unit_rows(1, 20), recipe)
 
 

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,12 @@ def test_csv_with_quotes_and_a_line_break_in_a_cell(tmp_path: Path) -> None:
 
 def test_in_tsv_a_quotation_mark_is_a_character(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", 'text\n"half\nwhole\n')
-    assert documents(path) == [Document("a.tsv:2", '"half'), Document("a.tsv:3", "whole")]
+    assert documents(path) == [Document(f"{path}:2", '"half'), Document(f"{path}:3", "whole")]
 
 
 def test_txt_a_line_a_document(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "\ufeffone\r\n\n  two  \n")
-    assert documents(path) == [Document("a.txt:1", "one"), Document("a.txt:3", "two")]
+    assert documents(path) == [Document(f"{path}:1", "one"), Document(f"{path}:3", "two")]
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -54,9 +55,24 @@ def test_parquet(tmp_path: Path) -> None:
     assert documents(path, columns=Columns("key", "body")) == [Document("a", "one", {"n": 3})]
 
 
-def test_inputs_follow_each_other(tmp_path: Path) -> None:
-    first, second = write(tmp_path / "a.txt", "one\n"), write(tmp_path / "b.txt", "two\n")
-    assert [d.text for d in documents(first, second)] == ["one", "two"]
+def test_inputs_follow_each_other_and_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first, second = write(tmp_path / "a/x.txt", "one\n"), write(tmp_path / "b/x.txt", "two\n")
+    found = documents(first, second)
+    assert [d.text for d in found] == ["one", "two"]
+    assert found[0].id != found[1].id
+
+
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", f"text\n{'word ' * 50_000}\n")
+    assert len(documents(path)[0].text) > 200_000
+
+
+def test_parquet_without_the_extra_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SourceError, match=r"pip install 'dse\[parquet\]'"):
+        documents(write(tmp_path / "a.parquet", "x"))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +88,15 @@ def test_inputs_follow_each_other(tmp_path: Path) -> None:
         ("a.jsonl", '{"id": "1", "text": "a\\u0000b"}\n', "a.jsonl:1: 'text' holds a NUL character"),
         ("a.jsonl", '{"id": "1", "text": "\\ud800"}\n', "a.jsonl:1: 'text' holds half of a surrogate pair"),
         ("a.jsonl", '{"id": "1", "text": "a", "metadata": 3}\n', "a.jsonl:1: metadata is not a JSON object"),
-        ("a.jsonl", '{"id": "1", "text": "a", "metadata": {"x": NaN}}\n', "a.jsonl:1: metadata is not JSON"),
+        ("a.jsonl", '{"id": "1", "text": "a", "metadata": {"x": NaN}}\n', "a.jsonl:1: metadata is not JSON: 'x'"),
+        (
+            "a.jsonl",
+            '{"id": "1", "text": "a", "metadata": ' + '{"x":' * 65 + "1" + "}" * 66,
+            "more than 64 levels deep",
+        ),
+        ("a.jsonl", "[" * 100_000, "a.jsonl:1: not JSON"),
+        ("a.csv", 'id,text\n1,"never closed\n2,foo\n', "a.csv:.*unexpected end of data"),
+        ("a.csv", "id,text,text\n1,a,b\n", r"a.csv: the header names .'text'. twice"),
         ("a.jsonl", '{"id": "1", "text": "a", "titel": "b"}\n', r"a.jsonl:1: unknown fields \['titel'\]"),
         ("a.jsonl", "", "a.jsonl: no documents in it"),
         ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', "a.jsonl: after line .*not UTF-8"),

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from model.bundle import Student
-from scripts.console import BadInput, Refused
+from scripts.console import REFUSALS, BadInput
 from scripts.dse import app
 from tests.conftest import WORDS
 
@@ -50,9 +50,9 @@ def test_score_one_off_and_in_bulk(tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text('sentence1\tsentence2\tnote\nlisten\tstone\tx\n"a\tb\ty\n')
     dse("score", tmp_path / "pairs.tsv", "-o", tmp_path / "scores.tsv")
     header, first, second = (tmp_path / "scores.tsv").read_text().splitlines()
-    assert header.split("\t") == ["sentence1", "sentence2", "score", "similarity"]
-    assert first.split("\t")[:2] == ["listen", "stone"]
-    assert float(first.split("\t")[2]) == pytest.approx(alone["score"], abs=1e-5)
+    assert header.split("\t") == ["sentence1", "sentence2", "note", "score", "similarity"]
+    assert first.split("\t")[:3] == ["listen", "stone", "x"]
+    assert float(first.split("\t")[3]) == pytest.approx(alone["score"], abs=1e-5)
     assert second.startswith('"a\tb\t')
     assert f"score {alone['score']:.3f}" in dse("score", "listen", "stone")
 
@@ -102,7 +102,7 @@ def test_what_the_caller_can_mend_is_said_in_a_line(
     if arguments[0] == "evaluate":
         pytest.importorskip("torch")
     places = {"INDEX": str(words_index), "NEW": str(tmp_path / "new")}
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(REFUSALS, match=message):
         dse(*(places.get(argument, argument) for argument in arguments))
     assert not (tmp_path / "new").exists()
 
@@ -120,3 +120,121 @@ def test_training_without_the_extra_says_how_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BadInput, match=r"pip install 'dse\[train\]'"):
         dse("teacher", "train", "recipe.toml", "--data", ".", "--output", "out")
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sentence1\tsentence2\n", "no pairs in it"),
+        ("sentence1\tother\na\tb\n", r"the header lacks \['sentence2'\]"),
+        ("sentence1\tsentence2\na\n", "pairs.tsv:2: 1 columns, the header has 2"),
+        ("sentence1\tsentence2\na\t \n", "pairs.tsv:2: sentence2 is empty"),
+        ("sentence1\tsentence2\na\0\tb\n", "pairs.tsv:2: sentence1 holds a NUL character"),
+    ],
+)
+def test_a_pair_file_that_cannot_be_scored_is_named_with_its_line(tmp_path: Path, content: str, message: str) -> None:
+    pairs = write(tmp_path / "pairs.tsv", content)
+    with pytest.raises(BadInput, match=message):
+        dse("score", pairs, "-o", tmp_path / "scores.tsv")
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.tsv"]
+
+
+def test_a_pair_file_may_have_a_mark_a_return_and_long_cells(tmp_path: Path) -> None:
+    pairs = write(tmp_path / "pairs.tsv", f"\ufeffsentence1\tsentence2\r\na\rb\t{'word ' * 50_000}\r\n")
+    dse("score", pairs, "-o", tmp_path / "scores.tsv")
+    assert (tmp_path / "scores.tsv").read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.parametrize("place", ["nowhere/out", "folder"])
+@pytest.mark.parametrize("command", ["search", "score", "encode", "stdlib"])
+def test_a_place_that_cannot_be_written_is_said_before_any_work(
+    tmp_path: Path, words_index: Path, command: str, place: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    texts = write(tmp_path / "texts.txt", "listen\n")
+    pairs = write(tmp_path / "pairs.tsv", "sentence1\tsentence2\na\tb\n")
+    output = tmp_path / place
+    if command == "stdlib":
+        output = texts / "out" if place == "nowhere/out" else output
+    arguments = {
+        "search": ["search", words_index, "--queries", texts],
+        "score": ["score", pairs],
+        "encode": ["encode", texts],
+        "stdlib": ["data", "stdlib"],
+    }
+    with pytest.raises(REFUSALS, match=r"cannot be written|File exists|Not a directory"):
+        dse(*arguments[command], "-o", output)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_an_output_is_replaced_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, output = write(tmp_path / "texts.txt", "listen\nstone\n"), write(tmp_path / "out.npy", "precious")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("model.encoder.OnnxEncoder.encode", killed)
+    CliRunner().invoke(app, ["encode", str(texts), "-o", str(output)])
+    assert output.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "texts.txt"]
+
+
+def test_a_table_shows_a_text_as_it_is(tmp_path: Path) -> None:
+    texts = write(tmp_path / "texts.txt", "a [red]b[/x] c\n")
+    dse("index", "build", texts, "--output", tmp_path / "index")
+    assert "a [red]b[/x] c" in dse("search", tmp_path / "index", "a")
+
+
+def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSE_DEPTH", "100")
+    monkeypatch.setenv("DSE_MAX_DEPTH", "50")
+    with pytest.raises(BadInput, match=r"DSE_DEPTH \(100\) is above DSE_MAX_DEPTH \(50\)"):
+        dse("score", "a", "b")
+    monkeypatch.setenv("DSE_DEPTH", "many")
+    with pytest.raises(BadInput, match="--depth or DSE_DEPTH: Input should be a valid integer"):
+        dse("score", "a", "b")
+
+
+def test_a_port_in_use_is_refused_before_the_models_are_read() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInput, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"):
+            dse("serve", "--port", port, "--bundle", "nowhere")
+    with pytest.raises(BadInput, match=r"cannot listen on nope\.invalid"):
+        dse("serve", "--host", "nope.invalid", "--port", 1)
+
+
+@pytest.mark.parametrize("url", ["foo", "http://127.0.0.1:9"])
+def test_evaluating_what_is_no_service_says_so(tmp_path: Path, url: str) -> None:
+    pytest.importorskip("torch")
+    pairs = write(tmp_path / "pairs.tsv", "sentence1\tsentence2\tscore\na\tb\t1\nc\td\t4\n")
+    with pytest.raises(BadInput, match=r"give the address of a running service|does not answer as this service does"):
+        dse("evaluate", pairs, "--url", url)
+
+
+@pytest.mark.parametrize("scores", [["1"], ["1", "1"], ["nan", "1"], ["1", "99"]])
+def test_evaluating_on_gold_that_cannot_be_agreed_with_is_refused(tmp_path: Path, scores: list[str]) -> None:
+    pytest.importorskip("torch")
+    rows = "".join(f"a\tb\t{score}\n" for score in scores)
+    pairs = write(tmp_path / "pairs.tsv", f"sentence1\tsentence2\tscore\n{rows}")
+    with pytest.raises(BadInput, match="scores of 0 to 5 that are not all the same"):
+        dse("evaluate", pairs, "--url", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"), [({}, None), ({"DSE_THREADS": "1"}, "1"), ({"DSE_THREADS": "x"}, None)]
+)
+def test_the_thread_budget_reaches_the_native_libraries(variable: dict[str, str], expected: str | None) -> None:
+    from app.threads import thread_budget
+
+    code = "import scripts.dse, os, sys; print(os.environ['OMP_NUM_THREADS'], 'numpy' in sys.modules)"
+    environment = {"PATH": "/usr/bin:/bin", **variable}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == [expected or str(thread_budget()), "False"]

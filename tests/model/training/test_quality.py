@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model.training.faults import TrainingFault
+from model.faults import TrainingFault
 from model.training.quality import Correlation, calibration_error, fit_calibration
 
 

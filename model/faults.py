@@ -1,4 +1,4 @@
-"""Why can a training step not go on? The base of every reason that is the caller's to mend."""
+"""Why can a training step not go on? Here, beside the code that serves, so that a command can name it without torch."""
 
 
 class TrainingFault(Exception):
