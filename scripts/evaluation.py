@@ -17,7 +17,7 @@ from model.bundle import load_student, load_teacher
 from model.training.pairs import Pair, read_pairs
 from model.training.quality import Correlation
 from model.training.recipes import PairSet
-from model.training.teacher import Teacher
+from model.training.teacher import Ensemble
 from scripts.console import BadInput, read_settings
 
 PAIRS_PER_REQUEST = 256
@@ -53,7 +53,7 @@ def _scores(
         loaded = load_teacher(teacher, threads)
         return {"teacher": loaded.score(loaded.cross_encoder.score(rows).logits)}
     if signal is not None:
-        members = Teacher.load(signal)
+        members = Ensemble.load(signal)
         raw = members.raw_scores(pairs)
         names = [member.name for member in members.signal.members]
         found = {name: raw[:, column] for column, name in enumerate(names)}

@@ -56,21 +56,21 @@ def teacher_train(
 def teacher_label(
     recipe: RecipeArgument,
     data: DataOption,
-    teacher: Annotated[Path, typer.Option(help="Folder written by dse teacher train.")],
+    signal: Annotated[Path, typer.Option(help="Folder written by dse teacher train.")],
     output: Annotated[Path, typer.Option(help="The logits file; an unfinished one is taken up again.")],
 ) -> None:
     """Write the teacher's logit of every pair that a recipe trains on."""
     _needs_torch()
     from model.training.distil import label_for
     from model.training.recipes import DistillationRecipe, read_recipe
-    from model.training.teacher import Teacher
+    from model.training.teacher import Ensemble
 
     with progress_bar() as bar:
         task = bar.add_task("labelling", total=None)
         label_for(
             read_recipe(recipe, DistillationRecipe),
             data,
-            Teacher.load(teacher),
+            Ensemble.load(signal),
             output,
             lambda done, total: bar.update(task, completed=done, total=total),
         )

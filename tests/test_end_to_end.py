@@ -41,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_toml(home / f"{name}.toml", recipe.model_dump(mode="json", exclude_none=True))
     data = ("--data", home / "data")
     dse("teacher", "train", home / "teacher.toml", *data, "--init", pretrained, "--output", home / "teacher")
-    dse("teacher", "label", home / "student.toml", *data, "--teacher", home / "teacher", "--output", home / "logits")
+    dse("teacher", "label", home / "student.toml", *data, "--signal", home / "teacher", "--output", home / "logits")
     for name, init in (("student", pretrained), ("served", home / "teacher/cross")):
         recipe, run = home / f"{name}.toml", home / f"run-{name}"
         dse("distill", recipe, *data, "--logits", home / "logits", "--init", init, "--output", run)
@@ -110,7 +110,7 @@ def test_companions_do_not_leak_into_either_graph(home: Path, graph) -> None:
 def test_a_served_logit_is_the_trained_networks(home: Path) -> None:
     from model.training.networks import load_network
     from model.training.pairs import Pair
-    from model.training.teacher import raw_scores
+    from model.training.signal import raw_scores
 
     network, _ = load_network(home / "run-served")
     teacher = load_teacher(home / "bundle-served", threads=1, graph="fp32").cross_encoder
@@ -145,8 +145,18 @@ def test_a_run_of_another_recipe_is_not_taken_up(home: Path) -> None:
     other = home / "other.toml"
     other.write_text((home / "student.toml").read_text().replace('"distillation" = 0.5', '"distillation" = 0.25'))
     options = ("--data", home / "data", "--logits", home / "logits", "--init", home / "bert")
-    with pytest.raises(REFUSALS, match="holds a run of another recipe"):
+    with pytest.raises(REFUSALS, match="holds another run"):
         dse("distill", other, *options, "--output", home / "run-student")
+
+
+def test_a_bundle_is_not_made_of_a_run_of_another_recipe(home: Path) -> None:
+    from scripts.console import REFUSALS
+
+    other = home / "other_head.toml"
+    other.write_text((home / "student.toml").read_text().replace('"kind" = "mlp"', '"kind" = "cosine"'))
+    with pytest.raises(REFUSALS, match="was trained by another recipe"):
+        dse("export", other, home / "run-student", "--data", home / "data", "--output", home / "no")
+    assert not list(home.glob("no*"))
 
 
 def test_a_gate_that_fails_publishes_nothing(home: Path) -> None:

@@ -2,7 +2,7 @@
 
 from model.bundle import BundleManifest
 from model.training.recipes import DistillationRecipe
-from model.training.teacher import Signal
+from model.training.signal import Signal
 
 
 def model_card(manifest: BundleManifest, recipe: DistillationRecipe, signal: Signal) -> str:

@@ -7,20 +7,18 @@ from pathlib import Path
 
 from model.training.logits import RawScorer, TeacherLogits, label
 from model.training.networks import Network
-from model.training.pairs import HeldOut, Pair, read_pairs
+from model.training.pairs import Pair, PairData
 from model.training.recipes import DistillationRecipe, Stage
-from model.training.teacher import train_network
+from model.training.runs import train_network
+from model.training.teacher import SIGNAL
 from model.training.trainer import Example, Progress
-
-SIGNAL = "signal.json"
-"""In a run's folder: the signal that taught it, for its model card."""
 
 
 def pairs_to_train(recipe: DistillationRecipe, data: Path) -> dict[str, list[Pair]]:
     """The pairs of every set that a stage uses, by set, without those that hold a held-out sentence."""
-    held_out = HeldOut.read(data, recipe.data.held_out)
+    pairs = PairData(data, recipe.data)
     used = {name for stage in recipe.network.stages for name in stage.sets}
-    return {name: held_out.without(read_pairs(data, recipe.data.sets[name])) for name in sorted(used)}
+    return {name: pairs.trainable(name) for name in sorted(used)}
 
 
 def label_for(
@@ -45,20 +43,24 @@ def distil(
 ) -> Network:
     """Train the recipe's network on gold and teacher; resumable.
 
+    The signal that taught it is kept beside it (``signal.json``), for its model card.
+
     Raises:
         LogitsError: a pair has no logit, or was altered since it was labelled.
+        TrainingFault: the folder holds another run.
     """
     pairs = pairs_to_train(recipe, data)
-    answers = {name: logits.of(rows) for name, rows in pairs.items()}
-
-    def examples_of(stage: Stage, name: str) -> list[Example]:
-        imitate = name in stage.teacher_only
-        return [
-            Example(pair, math.nan if imitate else pair.gold, float(logit))
-            for pair, logit in zip(pairs[name], answers[name], strict=True)
-        ]
-
-    network = recipe.network
-    folder.mkdir(parents=True, exist_ok=True)
+    stages = [stage_examples(stage, pairs, logits) for stage in recipe.network.stages]
+    network = train_network(recipe.network, init or recipe.network.init, stages, folder, progress)
     (folder / SIGNAL).write_text(json.dumps(logits.signal.as_json(), indent=2), "utf-8")
-    return train_network(network, init or network.init, examples_of, folder, progress)
+    return network
+
+
+def stage_examples(stage: Stage, pairs: dict[str, list[Pair]], logits: TeacherLogits) -> list[Example]:
+    """The pairs of a stage with their targets; those of a teacher-only set without their gold."""
+    examples = []
+    for name in stage.sets:
+        imitate = name in stage.teacher_only
+        for pair, logit in zip(pairs[name], logits.of(pairs[name]), strict=True):
+            examples.append(Example(pair, math.nan if imitate else pair.gold, float(logit)))
+    return examples

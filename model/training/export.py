@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from model.bundle import GRAPH_FILES, HEAD, MANIFEST, TOKENIZER, BundleManifest, Graph
+from model.faults import TrainingFault
 from model.manifest import digests_of
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.card import model_card
-from model.training.distil import SIGNAL, pairs_to_train
+from model.training.distil import pairs_to_train
 from model.training.gates import check_int8_loss, check_invariance, check_parity
 from model.training.networks import BiEncoder, CrossEncoder, Network, load_network, mean_pool
 from model.training.pairs import Pair, read_pairs
@@ -24,7 +25,8 @@ from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
 from model.training.recipes import DistillationRecipe
 from model.training.scoring import OnnxScorer, figures
-from model.training.teacher import Signal
+from model.training.signal import Signal
+from model.training.teacher import SIGNAL
 
 OPSET = 18
 
@@ -123,7 +125,10 @@ def _assemble(
     keep_fp32: bool,
     progress: Callable[[str], None],
 ) -> BundleManifest:
-    network, _ = load_network(run)
+    network, trained = load_network(run)
+    if trained != recipe.network:
+        raise TrainingFault(f"{run} was trained by another recipe than the one given; give the one it was trained by")
+    signal = Signal.from_json(json.loads((run / SIGNAL).read_text("utf-8")))
     max_tokens = recipe.export.max_tokens
     _use_tokenizer(network, run / TOKENIZER, max_tokens)
     dev, test = read_pairs(data, recipe.data.dev), read_pairs(data, recipe.data.test)
@@ -132,23 +137,27 @@ def _assemble(
     fp32 = to_onnx(network, max_tokens)
     onnx.save(fp32, partial / GRAPH_FILES["fp32"])
     _write_settings(network, run, partial, max_tokens)
+    progress("gate: parity of torch and ONNX")
+    scorers: dict[Graph, OnnxScorer] = {"fp32": OnnxScorer.load(partial, "fp32", network, max_tokens)}
+    parity = check_parity(network, scorers["fp32"], dev, max_tokens)
     progress("quantise")
     train = [pair for pairs in pairs_to_train(recipe, data).values() for pair in pairs]
     calibration = _calibration_inputs(network, train, recipe.export.int8.calibration_texts)
     onnx.save(quantise(fp32, calibration), partial / GRAPH_FILES["int8"])
-    scorers: dict[Graph, OnnxScorer] = {
-        graph: OnnxScorer.load(partial, graph, network, max_tokens) for graph in GRAPH_FILES
-    }
+    scorers["int8"] = OnnxScorer.load(partial, "int8", network, max_tokens)
 
-    progress("gates: parity, batch-invariance, int8 loss")
+    progress("gates: batch-invariance, int8 loss")
     served = scorers["int8"](dev)
     calibrations = {"score": fit_calibration(served.logits, served.gold)}
     if served.similarities is not None:
         calibrations["similarity"] = fit_calibration(served.similarities, served.gold)
     quality: dict[str, Any] = {
-        "parity": check_parity(network, scorers["fp32"], dev, max_tokens),
+        "parity": parity,
         "invariance": {graph: check_invariance(scorers[graph], dev) for graph in scorers},
-        "dev": {graph: figures(scorers[graph](dev), calibrations) for graph in scorers},
+        "dev": {
+            "int8": figures(served, calibrations),
+            "fp32": figures(scorers["fp32"](dev), calibrations),
+        },
     }
     quality["int8_loss"] = check_int8_loss(quality["dev"], recipe.export.int8.max_loss)
     progress("measure the test split")
@@ -173,7 +182,6 @@ def _assemble(
             "files": {},
         }
     )
-    signal = Signal.from_json(json.loads((run / SIGNAL).read_text("utf-8")))
     (partial / "README.md").write_text(model_card(facts, recipe, signal), "utf-8")
     names = [str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file()]
     manifest = facts.model_copy(update={"files": digests_of(partial, names)})

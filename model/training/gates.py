@@ -10,7 +10,7 @@ from model.faults import TrainingFault
 from model.training.networks import CrossEncoder, Network
 from model.training.pairs import Pair
 from model.training.scoring import OnnxScorer
-from model.training.teacher import raw_scores
+from model.training.signal import raw_scores
 
 PARITY = 1e-4
 INVARIANCE = 0.9999
@@ -48,7 +48,7 @@ def check_parity(network: Network, scorer: OnnxScorer, pairs: Sequence[Pair], ma
         with torch.inference_mode():
             theirs = torch.cat([network.embed([text]) for text in texts]).numpy()
         difference = float(np.abs(scorer.model.encode(texts) - theirs).max())
-    if difference > PARITY:
+    if not difference <= PARITY:  # so that NaN does not pass
         raise GateError(f"torch and ONNX differ by {difference:.2e}, more than {PARITY:.0e}")
     return difference
 
@@ -69,13 +69,13 @@ def check_invariance(scorer: OnnxScorer, pairs: Sequence[Pair]) -> float:
         one_batch = scorer.model.with_token_budget(ONE_BATCH)
         together = one_batch.score([*rows, (stranger, stranger)]).logits[:-1]
         alone = np.concatenate([scorer.model.score([row]).logits for row in rows])
-        if (difference := float(np.abs(together - alone).max())) > INVARIANCE_LOGIT:
+        if not (difference := float(np.abs(together - alone).max())) <= INVARIANCE_LOGIT:
             raise GateError(f"a logit moves by {difference:.4f} with its batch, more than {INVARIANCE_LOGIT}")
         return difference
     texts = [pair.left for pair in chosen]
     padded = scorer.model.with_token_budget(ONE_BATCH).encode([*texts, stranger])[:-1]
     single = np.concatenate([scorer.model.encode([text]) for text in texts])
-    if (cosine := float((padded * single).sum(axis=1).min())) < INVARIANCE:
+    if not (cosine := float((padded * single).sum(axis=1).min())) >= INVARIANCE:
         raise GateError(f"an embedding has cosine {cosine:.5f} to itself in a batch, below {INVARIANCE}")
     return cosine
 
@@ -86,7 +86,8 @@ def check_int8_loss(dev: Mapping[str, Mapping[str, Mapping[str, float]]], bound:
     Raises:
         GateError: more than the recipe's bound.
     """
-    loss = max(dev["fp32"][name]["spearman"] - dev["int8"][name]["spearman"] for name in dev["fp32"])
-    if loss > bound:
+    losses = [dev["fp32"][name]["spearman"] - dev["int8"][name]["spearman"] for name in dev["fp32"]]
+    loss = float(np.max(losses))  # NaN if any is
+    if not loss <= bound:
         raise GateError(f"int8 loses {loss:.2f} points of Spearman on dev, more than {bound}")
     return round(loss, 2)

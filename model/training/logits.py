@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from model.faults import TrainingFault
 from model.training.pairs import Pair
-from model.training.teacher import Signal
+from model.training.signal import Signal
 
+FORMAT = 1
 ROWS_PER_WRITE = 512
 
 
@@ -89,7 +90,7 @@ def label(
     Raises:
         LogitsError: the file was written by another teacher, or holds another text under one of these ids.
     """
-    header = {"format": 1, "signal": teacher.signal.as_json()}
+    header = {"format": FORMAT, "signal": teacher.signal.as_json()}
     if path.exists():
         found, rows, intact = _read(path)
         if Signal.from_json(found["signal"]) != teacher.signal:
@@ -131,6 +132,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, _Row], int]:
             try:
                 entry = json.loads(line)
                 if header is None:
+                    if entry["format"] != FORMAT:
+                        raise LogitsError(f"{path} is of format {entry['format']}, not {FORMAT}; label into a new file")
                     header = {"format": entry["format"], "signal": entry["signal"]}
                 else:
                     rows[entry["pair"]] = _Row(entry["digest"], entry["logit"])

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
+from model.faults import TrainingFault
 from model.tokens import Arrays, PairTokenizer, SentenceTokenizer
 from model.training.pairs import Pair
-from model.training.recipes import HeadRecipe, NetworkRecipe
+from model.training.recipes import NetworkRecipe
 
 Inputs = dict[str, Tensor]
 """input_ids, attention_mask and, for pairs, token_type_ids: (texts, tokens) int64."""
@@ -48,24 +49,6 @@ class MlpHead(nn.Module):
         return self.output(hidden.relu()).squeeze(-1)
 
 
-class CosineHead(nn.Module):
-    """An affine of the cosine, for students whose similarity is all there is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slope = nn.Parameter(torch.tensor(6.0))
-        self.intercept = nn.Parameter(torch.tensor(-3.6))
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """(pairs,) logits of (pairs, dim) unit embeddings."""
-        return self.slope * (left * right).sum(-1) + self.intercept
-
-
-def make_head(recipe: HeadRecipe, dim: int) -> nn.Module:
-    """The head a recipe asks for."""
-    return MlpHead(dim, recipe.hidden) if recipe.kind == "mlp" else CosineHead()
-
-
 def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """(texts, dim) unit-length means of (texts, tokens, dim) over the tokens that are not padding."""
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
@@ -74,9 +57,9 @@ def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 class BiEncoder(nn.Module):
-    """A student: one body for both sentences, mean pooling, unit length, and a head over the two embeddings."""
+    """A student: one body for both sentences, mean pooling, unit length; a head over the embeddings, or the cosine."""
 
-    def __init__(self, body: PreTrainedModel, head: nn.Module, tokenizer: SentenceTokenizer) -> None:
+    def __init__(self, body: PreTrainedModel, head: MlpHead | None, tokenizer: SentenceTokenizer) -> None:
         super().__init__()
         self.body, self.head, self.tokenizer = body, head, tokenizer
 
@@ -92,10 +75,11 @@ class BiEncoder(nn.Module):
         return mean_pool(hidden.float(), inputs["attention_mask"])
 
     def forward(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """(pairs,) the head's logits and the cosines."""
+        """(pairs,) the head's logits and the cosines; without a head, the cosines twice."""
         both = self.embed([pair.left for pair in pairs] + [pair.right for pair in pairs])
         left, right = both[: len(pairs)], both[len(pairs) :]
-        return self.head(left, right), (left * right).sum(-1)
+        cosines = (left * right).sum(-1)
+        return cosines if self.head is None else self.head(left, right), cosines
 
 
 class CrossEncoder(nn.Module):
@@ -116,33 +100,52 @@ Network = BiEncoder | CrossEncoder
 
 
 def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
-    """A fresh network from pretrained weights: ``init`` is a local folder or a hub id."""
-    tokenizer_file = tokenizer_path(init)
-    if recipe.kind == "cross-encoder":
-        body = AutoModelForSequenceClassification.from_pretrained(init, num_labels=1, use_safetensors=True)
-        return CrossEncoder(body, PairTokenizer.load(tokenizer_file, recipe.max_tokens))
-    body = AutoModel.from_pretrained(init, add_pooling_layer=False, use_safetensors=True)
-    tokenizer = SentenceTokenizer.load(tokenizer_file, recipe.max_tokens)
-    return BiEncoder(body, make_head(recipe.head, body.config.hidden_size), tokenizer)
+    """A fresh network from pretrained weights: ``init`` is a local folder or a hub id.
+
+    Raises:
+        TrainingFault: there are no such weights, or they are not a transformer's.
+    """
+    tokenizer_file = tokenizer_files(init)[0]
+    try:
+        if recipe.kind == "cross-encoder":
+            body = AutoModelForSequenceClassification.from_pretrained(init, num_labels=1, use_safetensors=True)
+            return CrossEncoder(body, PairTokenizer.load(tokenizer_file, recipe.max_tokens))
+        body = AutoModel.from_pretrained(init, add_pooling_layer=False, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise TrainingFault(f"{init}: not a pretrained transformer ({error}); give its folder with --init") from error
+    head = MlpHead(body.config.hidden_size, recipe.head.hidden) if recipe.head.kind == "mlp" else None
+    return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
 
 
-def tokenizer_path(init: Path | str) -> Path:
-    """Where the tokenizer of a local folder or a hub id lies."""
-    if Path(init).is_dir():
-        return Path(init) / "tokenizer.json"
-    from huggingface_hub import hf_hub_download
+def tokenizer_files(init: Path | str) -> list[Path]:
+    """``tokenizer.json`` and ``tokenizer_config.json`` of a local folder or a hub id.
 
-    return Path(hf_hub_download(str(init), "tokenizer.json"))
+    Raises:
+        TrainingFault: one of them is not there.
+    """
+    try:
+        if Path(init).is_dir():
+            paths = [Path(init) / name for name in TOKENIZER_FILES]
+            for path in paths:
+                path.stat()
+            return paths
+        from huggingface_hub import hf_hub_download
+
+        return [Path(hf_hub_download(str(init), name)) for name in TOKENIZER_FILES]
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainingFault(
+            f"{init} is no folder with a pretrained model, nor one that could be fetched ({first}); "
+            "give a folder with --init"
+        ) from error
 
 
 def save_network(network: Network, recipe: NetworkRecipe, init: Path | str, folder: Path) -> None:
     """Write a network as a Hugging Face folder, its head and recipe beside it."""
     network.body.save_pretrained(folder)
-    for name in TOKENIZER_FILES:
-        source = tokenizer_path(init).with_name(name)
-        if source.exists():
-            (folder / name).write_bytes(source.read_bytes())
-    if isinstance(network, BiEncoder):
+    for source in tokenizer_files(init):
+        (folder / source.name).write_bytes(source.read_bytes())
+    if isinstance(network, BiEncoder) and network.head is not None:
         save_file(network.head.state_dict(), folder / "head.safetensors")
     (folder / "network.json").write_text(recipe.model_dump_json(indent=2), "utf-8")
 
@@ -151,7 +154,7 @@ def load_network(folder: Path) -> tuple[Network, NetworkRecipe]:
     """A network that :func:`save_network` wrote, in evaluation mode."""
     recipe = NetworkRecipe.model_validate(json.loads((folder / "network.json").read_text("utf-8")))
     network = make_network(recipe, folder)
-    if isinstance(network, BiEncoder):
+    if isinstance(network, BiEncoder) and network.head is not None:
         network.head.load_state_dict(load_file(folder / "head.safetensors"))
     return network.eval(), recipe
 

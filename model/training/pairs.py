@@ -5,12 +5,13 @@ import gzip
 import hashlib
 import json
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.faults import TrainingFault
-from model.training.recipes import PairSet
+from model.training.recipes import DataRecipe, PairSet
 
 
 class PairFileError(TrainingFault):
@@ -56,6 +57,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+            csv.field_size_limit(2**31 - 1)
             reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             missing = {"sentence1", "sentence2", "score"} - set(reader.fieldnames or ())
             if missing:
@@ -65,7 +67,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
                 if None in values:
                     raise PairFileError(f"{path}:{reader.line_num}: fewer columns than the header")
                 yield values
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, csv.Error, zlib.error) as error:
         raise PairFileError(f"{path}: {error}") from error
 
 
@@ -107,3 +109,18 @@ class HeldOut:
             for pair in pairs
             if normalised(pair.left) not in self._texts and normalised(pair.right) not in self._texts
         ]
+
+
+class PairData:
+    """The sets of a recipe, below a data folder: the one way by which pairs reach any training."""
+
+    def __init__(self, root: Path, recipe: DataRecipe) -> None:
+        self._root, self._sets = root, recipe.sets
+        self._held_out = HeldOut.read(root, recipe.held_out)
+        self._read: dict[str, list[Pair]] = {}
+
+    def trainable(self, name: str) -> list[Pair]:
+        """The pairs of a set, without those that hold a held-out sentence."""
+        if name not in self._read:
+            self._read[name] = self._held_out.without(read_pairs(self._root, self._sets[name]))
+        return self._read[name]

@@ -64,21 +64,21 @@ def _dequantise_rows_after_lookup(model: ModelProto) -> None:
     makers = {output: node for node in graph.node for output in node.output}
     for position, gather in reversed(list(enumerate(graph.node))):
         dequantise = makers.get(gather.input[0]) if gather.op_type == "Gather" else None
-        if dequantise is None or dequantise.op_type != "DequantizeLinear":
+        if dequantise is None or dequantise.op_type != "DequantizeLinear" or _axis(gather, default=0) != 0:
             continue
         table, scale, zero = dequantise.input[0], dequantise.input[1], dequantise.input[2]
         if table not in tensors:
             continue
         rows, looked_up = f"{gather.output[0]}_int8", gather.output[0]
         nodes = [helper.make_node("Gather", [table, gather.input[1]], [rows], axis=0)]
-        nodes += _dequantised(tensors, rows, gather.input[1], scale, zero, _axis(dequantise), looked_up)
+        nodes += _dequantised(tensors, rows, gather.input[1], scale, zero, _axis(dequantise, default=1), looked_up)
         graph.node.remove(gather)
         for offset, node in enumerate(nodes):
             graph.node.insert(position + offset, node)
 
 
-def _axis(node: NodeProto) -> int:
-    return next((a.i for a in node.attribute if a.name == "axis"), 1)
+def _axis(node: NodeProto, default: int) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), default)
 
 
 def _dequantised(

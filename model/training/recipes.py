@@ -81,6 +81,12 @@ class NetworkRecipe(_Strict):
     head: HeadRecipe = HeadRecipe()
     stages: Annotated[list[Stage], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _only_a_bi_encoder_is_averaged(self) -> Self:
+        if self.kind == "cross-encoder" and self.keep_initial:
+            raise ValueError("keep_initial needs a bi-encoder: a cross-encoder's classifier starts at random")
+        return self
+
 
 class DataRecipe(_Strict):
     """The pair sets, the splits to judge by, and the files whose sentences nothing may be trained on."""
@@ -96,7 +102,9 @@ class _WithData(_Strict):
 
     def _check_sets(self, stages: list[Stage]) -> None:
         for stage in stages:
-            if unknown := [n for n in stage.sets + stage.teacher_only if n not in self.data.sets]:
+            if stray := sorted(set(stage.teacher_only) - set(stage.sets)):
+                raise ValueError(f"stage {stage.name}: teacher_only names {stray}, which are not among its sets")
+            if unknown := [name for name in stage.sets if name not in self.data.sets]:
                 raise ValueError(
                     f"stage {stage.name} uses {unknown}, which the data does not define "
                     f"(it has {sorted(self.data.sets)})"
@@ -113,6 +121,8 @@ class TeacherRecipe(_WithData):
     def _sets_exist(self) -> Self:
         for member in self.members:
             self._check_sets(member.stages)
+            if member.distillation or any(stage.teacher_only for stage in member.stages):
+                raise ValueError(f"member {member.name}: a member has no teacher: no distillation, no teacher_only")
         return self
 
 

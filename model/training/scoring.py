@@ -1,4 +1,4 @@
-"""What do an exported graph and its head answer on pairs, exactly as the service will run them?"""
+"""What do an exported graph and its head answer on pairs?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -38,7 +38,7 @@ class OnnxScorer:
         """One graph of ``folder``; the network says which kind it is."""
         session = ort.InferenceSession(folder / GRAPH_FILES[graph], providers=["CPUExecutionProvider"])
         head: Head = CosineHead()
-        if (folder / HEAD).exists() and isinstance(network, BiEncoder) and _is_mlp(network):
+        if isinstance(network, BiEncoder) and network.head is not None:
             head = MlpHead.load(folder / HEAD)
         if isinstance(network, BiEncoder):
             tokenizer = SentenceTokenizer.load(folder / TOKENIZER, max_tokens)
@@ -54,10 +54,6 @@ class OnnxScorer:
             return Scored(self.model.score(list(zip(left, right, strict=True))).logits, None, gold)
         u, v = self.model.encode(left), self.model.encode(right)
         return Scored(self._head.logits(u, v), CosineHead().logits(u, v), gold)
-
-
-def _is_mlp(network: BiEncoder) -> bool:
-    return "output.weight" in network.head.state_dict()
 
 
 def figures(scored: Scored, calibrations: Mapping[str, Calibration]) -> dict[str, dict[str, float]]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.training.losses import cosent, pair_logit_loss, ranking_target
-from model.training.networks import BiEncoder, CosineHead, Network
+from model.training.networks import BiEncoder, CrossEncoder, Network
 from model.training.pairs import Pair
 from model.training.recipes import NetworkRecipe, Stage
 
@@ -70,19 +70,20 @@ def objective(network: Network, recipe: NetworkRecipe, batch: Sequence[Example])
     teacher = torch.tensor([example.teacher for example in batch])
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
         logit, similarity = network([example.pair for example in batch])
-    loss = pair_logit_loss(logit, gold, teacher, recipe.distillation)
-    if isinstance(network, BiEncoder):
-        target = ranking_target(gold, teacher, recipe.distillation)
-        ranking = cosent(similarity, target, recipe.cosine_scale)
-        # A cosine head has nothing to learn but its scale: the ranking loss alone shapes the embedding.
-        pair_weight = 0.0 if isinstance(network.head, CosineHead) else 1.0
-        loss = pair_weight * loss + recipe.cosine_weight * ranking
-    return loss
+    if isinstance(network, CrossEncoder):
+        return pair_logit_loss(logit, gold, teacher, recipe.distillation)
+    target = ranking_target(gold, teacher, recipe.distillation)
+    ranking = recipe.cosine_weight * cosent(similarity, target, recipe.cosine_scale)
+    if network.head is None:  # a cosine is no logit: the ranking loss alone shapes the embedding
+        return ranking
+    return pair_logit_loss(logit, gold, teacher, recipe.distillation) + ranking
 
 
 def optimiser_of(network: Network, stage: Stage) -> torch.optim.AdamW:
     """AdamW; biases and LayerNorm are not decayed; a head may have its own learning rate."""
-    head = {id(p) for p in network.head.parameters()} if isinstance(network, BiEncoder) else set()
+    head: set[int] = set()
+    if isinstance(network, BiEncoder) and network.head is not None:
+        head = {id(parameter) for parameter in network.head.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01

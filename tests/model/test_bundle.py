@@ -121,5 +121,8 @@ def test_the_encoder_digest_changes_with_what_decides_an_embedding(tmp_path: Pat
     other_weights = write_student(tmp_path / "weights", seed=9)
     other_cut = write_student(tmp_path / "cut", max_tokens=16)
     other_name = write_student(tmp_path / "name", name="renamed")
-    assert len({digest(student_bundle), digest(other_weights), digest(other_cut)}) == 3
+    other_tokens = write_student(tmp_path / "tokens")
+    files = json.loads((other_tokens / "manifest.json").read_text())["files"]
+    change(other_tokens, files=files | {"tokenizer.json": "0" * 64})
+    assert len({digest(folder) for folder in (student_bundle, other_weights, other_cut, other_tokens)}) == 4
     assert digest(other_name) == digest(student_bundle)

@@ -88,5 +88,9 @@ def test_int8_may_lose_as_much_as_the_recipe_says() -> None:
         "int8": {"score": {"spearman": 88.1}, "similarity": {"spearman": 86.6}},
     }
     assert check_int8_loss(dev, bound=0.5) == 0.4
+    with pytest.raises(GateError, match="int8 loses nan"):
+        check_int8_loss(
+            dev | {"int8": {"score": {"spearman": 90.0}, "similarity": {"spearman": float("nan")}}}, bound=0.5
+        )
     with pytest.raises(GateError, match=r"int8 loses 0\.40 points of Spearman on dev, more than 0\.3"):
         check_int8_loss(dev, bound=0.3)

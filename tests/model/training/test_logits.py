@@ -9,7 +9,7 @@ from model.head import Calibration
 from model.training.logits import LogitsError, TeacherLogits, label
 from model.training.pairs import Pair
 from model.training.quality import Correlation
-from model.training.teacher import Member, Signal
+from model.training.signal import Member, Signal
 
 SIGNAL = Signal(
     "letters",

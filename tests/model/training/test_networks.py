@@ -9,7 +9,7 @@ from model.head import MlpHead as NumpyHead
 from model.training.networks import BiEncoder, MlpHead, load_network, make_network, mean_pool, save_network
 from model.training.pairs import Pair
 from model.training.recipes import NetworkRecipe
-from model.training.teacher import raw_scores
+from model.training.signal import raw_scores
 from model.training.trainer import Example, train_stage, warmup_then_linear
 from tests.model.training.tiny_training import network
 

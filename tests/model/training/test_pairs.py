@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.training.pairs import HeldOut, Pair, PairFileError, read_pairs
+from model.training.pairs import HeldOut, Pair, PairData, PairFileError, read_pairs
 from model.training.recipes import DistillationRecipe, PairSet, RecipeError, TeacherRecipe, read_recipe
 
 STS = PairSet(file="set/train.tsv", range=(0, 5), terms="")
@@ -84,15 +84,18 @@ def test_the_shipped_recipes_read(name: str, kind) -> None:
     assert read_recipe(RECIPES / f"{name}.toml", kind).data.held_out
 
 
-@pytest.mark.parametrize("name", ["student", "served_teacher"])
-def test_the_shipped_recipes_train_on_no_evaluation_sentence(data: Path, name: str) -> None:
-    from model.training.distil import pairs_to_train
-
-    recipe = read_recipe(RECIPES / f"{name}.toml", DistillationRecipe)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("teacher", TeacherRecipe), ("student", DistillationRecipe), ("served_teacher", DistillationRecipe)],
+)
+def test_the_shipped_recipes_train_on_no_evaluation_sentence(data: Path, name: str, kind) -> None:
+    recipe = read_recipe(RECIPES / f"{name}.toml", kind)
+    networks = recipe.members if isinstance(recipe, TeacherRecipe) else [recipe.network]
+    pairs = PairData(data, recipe.data)
     held_out = HeldOut.read(data, ["stsb/dev.tsv.gz", "stsb/test.tsv.gz"])
-    for pairs in pairs_to_train(recipe, data).values():
-        assert len(pairs) > 1000
-        assert held_out.without(pairs) == pairs
+    for used in {used for network in networks for stage in network.stages for used in stage.sets}:
+        assert len(pairs.trainable(used)) > 1000
+        assert held_out.without(pairs.trainable(used)) == pairs.trainable(used)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,19 @@ def test_a_recipe_that_cannot_be_followed_is_named(tmp_path: Path, content: str,
     (tmp_path / "recipe.toml").write_text(content)
     with pytest.raises(RecipeError, match=message):
         read_recipe(tmp_path / "recipe.toml", TeacherRecipe)
+
+
+def test_what_a_recipe_asks_in_vain_is_refused() -> None:
+    from tests.model.training.tiny_training import DATA, network, student_recipe
+
+    with pytest.raises(ValueError, match=r"teacher_only names .'elsewhere'., which are not among its sets"):
+        student_recipe(stage={"teacher_only": ["elsewhere"]})
+    with pytest.raises(ValueError, match="keep_initial needs a bi-encoder"):
+        student_recipe("cross-encoder", keep_initial=0.5)
+    for facts in ({"distillation": 0.5}, {"stage": {"teacher_only": ["train"]}}):
+        members = [network("bi-encoder", **facts)]
+        with pytest.raises(ValueError, match="a member has no teacher"):
+            TeacherRecipe.model_validate({"name": "x", "data": DATA, "members": members})
 
 
 def test_a_stage_with_an_unknown_set_is_refused() -> None:

@@ -10,6 +10,7 @@ from tests import tiny
 
 WORDS = ["apple", "river", "stone", "cloud", "green", "table", "music", "paper", "horse", "light", "seven", "window"]
 # A word that gives the grade away, so that a tiny cross-encoder can learn.
+LEAK = "a sentence of the test split"  # that is in the training file, too: nothing may train on it
 GRADES = ["zzz", "fox", "quick", "jjj"]
 
 
@@ -53,6 +54,10 @@ def write_pairs(folder: Path) -> Path:
             if seen.isdisjoint(texts) or texts[0] == texts[1]:
                 seen.update(texts)
                 lines.append(f"{texts[0]}\t{texts[1]}\t{5 * shared / 3}")
+        if split == "train":
+            lines.append(f"{LEAK}\tsome other words\t0")
+        if split == "test":
+            lines.append(f"{LEAK.upper()}!\tapple stone river\t5")
         (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     return folder
 

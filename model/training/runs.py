@@ -1,0 +1,102 @@
+"""How is one network trained, recipe to folder, so that a run that stopped is taken up again, and no other run is?"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from model.faults import TrainingFault
+from model.manifest import digests_of, sha256_of
+from model.training.networks import TOKENIZER_FILES, Network, load_network, make_network, save_network
+from model.training.recipes import NetworkRecipe
+from model.training.trainer import Example, Progress, train_stage
+
+CLAIM = "run.json"
+"""In a run's folder: what decides its weights. A run is only taken up with the same."""
+
+
+def train_network(
+    recipe: NetworkRecipe,
+    init: Path | str,
+    stages: Sequence[Sequence[Example]],
+    folder: Path,
+    progress: Progress,
+) -> Network:
+    """Train one network through the stages of its recipe.
+
+    A folder left by a run that stopped is taken up where it stopped; a finished one is only read.
+
+    Args:
+        recipe: what to train.
+        init: local folder or hub id of the pretrained weights.
+        stages: the examples of each stage of the recipe, in its order.
+        folder: where the network is written; what a finished stage left there is removed at the end.
+        progress: told the stage and its steps.
+
+    Raises:
+        TrainingFault: the folder holds another run: of another recipe, on other examples, or from other weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, recipe, init, stages)
+    if (folder / "network.json").exists():
+        return load_network(folder)[0]
+    torch.manual_seed(recipe.seed)
+    network = make_network(recipe, init)
+    for number, (stage, examples) in enumerate(zip(recipe.stages, stages, strict=True)):
+        finished = folder / f"stage-{number}"
+        if (finished / "network.json").exists():
+            network = load_network(finished)[0]
+            continue
+        train_stage(network, recipe, stage, examples, folder / f"stage-{number}.safetensors", progress)
+        save_network(network, recipe, init, finished)
+    keep_initial(network, recipe, init)
+    save_network(network, recipe, init, folder)
+    for number in range(len(stages)):
+        shutil.rmtree(folder / f"stage-{number}")
+    return network
+
+
+def network_digest(folder: Path) -> str:
+    """One digest for what decides a network's answers: weights, configuration, tokenizer."""
+    names = ["model.safetensors", "head.safetensors", "config.json", "network.json", *TOKENIZER_FILES]
+    digests = digests_of(folder, [name for name in names if (folder / name).exists()])
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
+def keep_initial(network: Network, recipe: NetworkRecipe, init: Path | str) -> None:
+    """Average a bi-encoder's body with the weights it started from (WiSE-FT, Wortsman et al., arXiv 2109.01903)."""
+    if recipe.keep_initial == 0:
+        return
+    initial = make_network(recipe, init).body.state_dict()
+    for name, tensor in network.body.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(initial[name], recipe.keep_initial)
+
+
+def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequence[Sequence[Example]]) -> None:
+    """Write what decides the run into its folder, or see that the same is there."""
+    weights = Path(init) / "model.safetensors"
+    seen = hashlib.sha256()
+    for stage in stages:
+        for example in stage:
+            seen.update(f"{example.pair.digest} {example.gold!r} {example.teacher!r}\n".encode())
+        seen.update(b"end of stage\n")
+    claim = {
+        "recipe": recipe.model_dump(mode="json"),
+        "init": sha256_of(weights) if weights.exists() else str(init),
+        "examples": seen.hexdigest(),
+    }
+    path = folder / CLAIM
+    if not path.exists():
+        partial = folder / f"{CLAIM}.partial"
+        partial.write_text(json.dumps(claim, indent=2), "utf-8")
+        partial.replace(path)
+        return
+    found = json.loads(path.read_text("utf-8"))
+    if other := sorted(name for name in claim if found.get(name) != claim[name]):
+        raise TrainingFault(
+            f"{folder} holds another run (its {' and '.join(other)} differ); name another --output, or remove it"
+        )

@@ -1,0 +1,178 @@
+"""What reaches a network, and which run a folder belongs to."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.faults import TrainingFault
+from model.head import Calibration
+from model.training import distil as distil_module
+from model.training import teacher as teacher_module
+from model.training.distil import distil, pairs_to_train, stage_examples
+from model.training.logits import TeacherLogits, label
+from model.training.networks import BiEncoder, make_network
+from model.training.pairs import Pair
+from model.training.quality import Correlation
+from model.training.recipes import NetworkRecipe
+from model.training.runs import keep_initial, train_network
+from model.training.signal import Signal
+from model.training.trainer import Example, optimiser_of
+from tests.model.training.tiny_training import LEAK, network, student_recipe, teacher_recipe
+
+
+class FirstLetter:
+    """A signal of one member, who says how far down the alphabet the left sentence starts."""
+
+    signal = Signal("letters", (), Calibration(1.0, 0.0), Correlation(0, 0))
+
+    def raw_scores(self, pairs):
+        import numpy as np
+
+        return np.array([[ord(pair.left[0]) - ord("a")] for pair in pairs], np.float64)
+
+
+FirstLetter.signal = Signal(
+    "letters",
+    (teacher_module.Member("one", "fake", "d", mean=0.0, deviation=1.0, dev=Correlation(0, 0)),),
+    Calibration(1.0, 0.0),
+    Correlation(0, 0),
+)
+
+
+@pytest.fixture
+def logits(tmp_path: Path, pair_files: Path) -> TeacherLogits:
+    pairs = pairs_to_train(student_recipe(), pair_files)["train"]
+    return label(FirstLetter(), pairs, tmp_path / "logits.jsonl")
+
+
+def texts(examples: list[Example]) -> set[str]:
+    return {text for example in examples for text in (example.pair.left, example.pair.right)}
+
+
+def test_neither_teacher_nor_student_is_shown_a_held_out_sentence(
+    tmp_path: Path, pair_files: Path, logits: TeacherLogits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training file holds a sentence of the test file, in another spelling."""
+    assert LEAK in (pair_files / "train.tsv").read_text()
+    shown: list[Example] = []
+
+    class Seen(Exception):
+        pass
+
+    def look(recipe, init, stages, folder, progress):
+        shown.extend(example for stage in stages for example in stage)
+        raise Seen
+
+    for module in (teacher_module, distil_module):
+        monkeypatch.setattr(module, "train_network", look)
+    for train in (
+        lambda: teacher_module.train_teacher(teacher_recipe(), pair_files, "init", tmp_path / "t", lambda *_: None),
+        lambda: distil(student_recipe(), pair_files, logits, "init", tmp_path / "s", lambda *_: None),
+    ):
+        shown.clear()
+        with pytest.raises(Seen):
+            train()
+        assert len(shown) > 100
+        assert LEAK not in texts(shown)
+
+
+def test_a_teacher_only_set_keeps_its_gold_to_itself(pair_files: Path, logits: TeacherLogits) -> None:
+    pairs = pairs_to_train(student_recipe(), pair_files)
+    plain, imitated = (
+        stage_examples(student_recipe(stage={"teacher_only": only}).network.stages[0], pairs, logits)
+        for only in ([], ["train"])
+    )
+    assert [example.gold for example in plain] == [pair.gold for pair in pairs["train"]]
+    assert all(math.isnan(example.gold) for example in imitated)
+    for example in imitated:
+        assert example.teacher == pytest.approx(ord(example.pair.left[0]) - ord("a"))
+
+
+def test_keeping_some_of_the_initial_weights_is_an_average(pretrained: Path) -> None:
+    recipe = NetworkRecipe.model_validate(network("bi-encoder", keep_initial=0.25))
+    initial = make_network(recipe, pretrained).body.state_dict()
+    trained = make_network(recipe, pretrained)
+    assert isinstance(trained, BiEncoder)
+    with torch.no_grad():
+        for parameter in trained.body.parameters():
+            parameter.add_(1.0)
+    head = {name: tensor.clone() for name, tensor in trained.head.state_dict().items()}
+    keep_initial(trained, recipe, pretrained)
+    for name, parameter in trained.body.named_parameters():
+        torch.testing.assert_close(parameter.data, initial[name] + 0.75)
+    for name, tensor in trained.head.state_dict().items():
+        assert torch.equal(tensor, head[name])
+
+
+def test_head_and_body_have_their_own_rates_and_biases_are_not_decayed(pretrained: Path) -> None:
+    recipe = NetworkRecipe.model_validate(network("bi-encoder", stage={"head_learning_rate": 0.5}))
+    made = make_network(recipe, pretrained)
+    groups = optimiser_of(made, recipe.stages[0]).param_groups
+    rates = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert len(rates) == len(list(made.parameters()))
+    for name, parameter in made.named_parameters():
+        decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01
+        assert rates[id(parameter)] == (0.5 if name.startswith("head.") else 3e-3, decay), name
+
+
+def examples(count: int = 24) -> list[Example]:
+    return [Example(Pair(str(n), f"apple {'river ' * (n % 5)}", "stone", n / 40), n / 40, 0.0) for n in range(count)]
+
+
+def test_a_run_stopped_between_stages_goes_on_and_leaves_only_its_end(tmp_path: Path, pretrained: Path) -> None:
+    one = {"name": "one", "sets": ["train"], "epochs": 1, "batch": 8, "learning_rate": 1e-3}
+    recipe = NetworkRecipe.model_validate(network("bi-encoder") | {"stages": [one, one | {"name": "two"}]})
+    stages, seen = [examples(), examples(8)], []
+
+    def run(folder: Path, stop: bool) -> None:
+        def progress(stage: str, done: int, total: int) -> None:
+            seen.append(stage)
+            if stop and stage == "two":
+                raise KeyboardInterrupt
+
+        train_network(recipe, pretrained, stages, folder, progress)
+
+    run(tmp_path / "whole", stop=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", stop=True)
+    seen.clear()
+    run(tmp_path / "stopped", stop=False)
+    assert set(seen) == {"two"}
+    whole, stopped = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
+    assert not list((tmp_path / "stopped").glob("stage-*"))
+    seen.clear()
+    run(tmp_path / "stopped", stop=False)
+    assert seen == []
+
+
+@pytest.mark.parametrize("difference", ["recipe", "init", "examples"])
+def test_a_folder_is_taken_up_by_its_own_run_only(tmp_path: Path, pretrained: Path, difference: str) -> None:
+    def go(seed: int, init: Path, rows: list[Example]) -> None:
+        recipe = NetworkRecipe.model_validate(network("bi-encoder", seed=seed, stage={"epochs": 1}))
+        train_network(recipe, init, [rows], tmp_path / "run", lambda *_: None)
+
+    go(1, pretrained, examples())
+    other = tmp_path / "other"
+    shutil.copytree(pretrained, other)
+    with (other / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    changed = [Example(row.pair, row.gold, 1.0) for row in examples()]
+    with pytest.raises(TrainingFault, match=rf"holds another run \(its {difference} differ\)"):
+        go(
+            2 if difference == "recipe" else 1,
+            other if difference == "init" else pretrained,
+            changed if difference == "examples" else examples(),
+        )
+
+
+def test_missing_weights_say_how_to_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = NetworkRecipe.model_validate(network("bi-encoder"))
+    (tmp_path / "empty").mkdir()
+    for init in (tmp_path / "empty", tmp_path / "nowhere"):
+        with pytest.raises(TrainingFault, match="give a folder with --init"):
+            make_network(recipe, init)
