@@ -14,7 +14,8 @@ COPY app ./app
 COPY model ./model
 COPY index ./index
 COPY scripts ./scripts
-RUN /opt/dse/bin/pip install --no-cache-dir --no-deps . \
+# Training code stays outside: it could not run without torch.
+RUN rm -r model/training && /opt/dse/bin/pip install --no-cache-dir --no-deps . \
     && /opt/dse/bin/pip uninstall --yes pip setuptools
 
 FROM python:3.11-slim

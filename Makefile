@@ -7,6 +7,7 @@ INDEX  := build/stdlib
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help run test test-interop check setup setup-dev clean
 
 help: ## say what there is to do
@@ -43,7 +44,7 @@ $(VENV)/.development: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,parquet,dev]'
 	@touch $@ $(VENV)/.serving
 
-build/stdlib.jsonl: | $(VENV)/.serving
+build/stdlib.jsonl: scripts/stdlib_corpus.py | $(VENV)/.serving
 	$(DSE) data stdlib --output $@
 
 # An index remembers its encoder: another bundle, another index.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from model.tokens import SentenceTokenizer, Tokens, plan_batches
 
 TOKEN_BUDGET = 1024
-"""Tokens of a batch, padding included: what the caches of a core like best (docs/results.md)."""
+"""Tokens of a batch, padding included: enough for the kernels, little enough for the caches."""
 
 
 class OnnxEncoder:

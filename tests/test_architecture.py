@@ -40,3 +40,12 @@ load_student(Path({str(student_bundle)!r}), threads=1).encoder.encode(["a"])
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_program_starts_without_the_training_code() -> None:
+    """The container image leaves model/training out."""
+    code = (
+        "import scripts.dse, app.main, sys; print([name for name in sys.modules if name.startswith('model.training')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

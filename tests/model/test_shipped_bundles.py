@@ -41,7 +41,7 @@ def test_a_bundle_holds_what_its_manifest_lists_and_nothing_else(folder: Path) -
         assert f"| {split} | int8 | score | {figures['pearson']:.2f} | {figures['spearman']:.2f} |" in card
 
 
-def test_the_student_is_as_good_as_promised() -> None:
+def test_the_student_claims_what_was_asked_of_it() -> None:
     figures = BundleManifest.read(Settings().bundle).quality["test"]["int8"]
     assert figures["score"]["spearman"] >= 85.5
     assert figures["similarity"]["spearman"] >= 85.5
