@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.retriever import PairReader
+from app.retriever import CandidateSearch, HeadScorer, PairReader, Retriever
+from app.similarity import score_pairs
+from model.bundle import Student
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,25 @@ class StudentView:
     ids: Sequence[str | None]
     logits: NDArray[np.float64]  # (candidates,)
     truncated: bool
+
+
+def view_of_candidates(student: Student, query: str, candidates: Sequence[str]) -> StudentView:
+    """Given candidates, scored by the student."""
+    answers = score_pairs(student, [(query, text) for text in candidates])
+    return StudentView(candidates, [None] * len(candidates), answers.logits, bool(answers.truncated.any()))
+
+
+def view_of_index(student: Student, index: CandidateSearch, query: str, k: int, depth: int) -> StudentView:
+    """The student's ``k`` best hits in an index."""
+    retriever = Retriever(student.encoder, index)
+    embedded = retriever.queries([query])[0]
+    hits = retriever.search(embedded, k, depth, HeadScorer(student.head, student.score)).hits
+    return StudentView(
+        [hit.document.text for hit in hits],
+        [hit.document.id for hit in hits],
+        np.array([hit.logit for hit in hits]),
+        embedded.truncated,
+    )
 
 
 @dataclass(frozen=True)

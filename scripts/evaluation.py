@@ -1,7 +1,7 @@
 """What does a model, or a running service, say of a file of pairs, and how well does that agree with gold?"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from http.client import HTTPException
 from pathlib import Path
@@ -27,51 +27,67 @@ Scores = dict[str, NDArray[np.float64]]
 """What was measured, by name, each (pairs,)."""
 
 
-def evaluate(
-    path: Path, bundle: Path | None, teacher: Path | None, signal: Path | None, url: str | None
-) -> dict[str, dict[str, float]]:
-    """Pearson and Spearman (points) of what the one source that is given answers on an STS file."""
-    pair_set = PairSet(file=path.name, range=(0.0, 5.0), terms="the caller's")
-    pairs = read_pairs(path.parent, pair_set)
+Scorer = Callable[[Sequence[Pair]], Scores]
+"""Something that answers pairs: a bundle, a teacher, a signal, a running service."""
+
+
+def evaluate(path: Path, scorer: Scorer) -> dict[str, dict[str, float]]:
+    """Pearson and Spearman (points) of a scorer's answers on an STS file (scores 0 to 5)."""
+    pairs = read_pairs(path.parent, PairSet(file=path.name, range=(0.0, 5.0), terms="the caller's"))
     gold = np.array([pair.gold for pair in pairs])
     if len(set(gold)) < 2 or not ((gold >= 0) & (gold <= 1)).all():
         raise BadInput(f"{path}: agreement needs scores of 0 to 5 that are not all the same")
-    scores = _scores(pairs, bundle, teacher, signal, url)
-    return {name: asdict(Correlation.of(values, gold)) for name, values in scores.items()}
+    return {name: asdict(Correlation.of(values, gold)) for name, values in scorer(pairs).items()}
 
 
-def _scores(
-    pairs: Sequence[Pair], bundle: Path | None, teacher: Path | None, signal: Path | None, url: str | None
-) -> Scores:
-    rows = [(pair.left, pair.right) for pair in pairs]
-    threads = read_settings().threads
-    if bundle is not None:
-        student = load_student(bundle, threads)
-        answers = score_pairs(student, rows)
+def of_bundle(folder: Path) -> Scorer:
+    """A student's score and similarity."""
+    student = load_student(folder, read_settings().threads)
+
+    def score(pairs: Sequence[Pair]) -> Scores:
+        answers = score_pairs(student, [(pair.left, pair.right) for pair in pairs])
         return {"score": student.score(answers.logits), "similarity": answers.similarities}
-    if teacher is not None:
-        loaded = load_teacher(teacher, threads)
-        return {"teacher": loaded.score(loaded.cross_encoder.score(rows).logits)}
-    if signal is not None:
-        members = Ensemble.load(signal)
-        raw = members.raw_scores(pairs)
-        names = [member.name for member in members.signal.members]
-        found = {name: raw[:, column] for column, name in enumerate(names)}
-        # of the signal as it is used: a probability-like score, like the others
-        return found | {"signal": 1 / (1 + np.exp(-members.signal.logits(raw)))}
-    assert url is not None  # the command sees to it that one of the four is given
+
+    return score
+
+
+def of_teacher(folder: Path) -> Scorer:
+    """A served teacher's score."""
+    teacher = load_teacher(folder, read_settings().threads)
+
+    def score(pairs: Sequence[Pair]) -> Scores:
+        return {"teacher": teacher.score(teacher.cross_encoder.score([(p.left, p.right) for p in pairs]).logits)}
+
+    return score
+
+
+def of_signal(folder: Path) -> Scorer:
+    """Each member's raw score, and the signal's as the probability that its logit stands for."""
+    ensemble = Ensemble.load(folder)
+
+    def score(pairs: Sequence[Pair]) -> Scores:
+        raw = ensemble.raw_scores(pairs)
+        members = {member.name: raw[:, column] for column, member in enumerate(ensemble.signal.members)}
+        return members | {"signal": 1 / (1 + np.exp(-ensemble.signal.logits(raw)))}
+
+    return score
+
+
+def of_service(url: str) -> Scorer:
+    """What a running service answers, its teacher's score among it where it has one."""
     base = url.rstrip("/")
     if not base.startswith(("http://", "https://")):
         raise BadInput(f"{url}: give the address of a running service, http://HOST:PORT")
-    student_answers = _ask(f"{base}/v1/similarity", rows)
-    found = {
-        "score": np.array([row["score"] for row in student_answers]),
-        "similarity": np.array([row["similarity"] for row in student_answers]),
-    }
-    if _field(f"{base}/readyz", "teacher") is not None:
-        answers_of_teacher = _ask(f"{base}/v1/teacher/similarity", rows)
-        found["teacher"] = np.array([row["score"] for row in answers_of_teacher])
-    return found
+
+    def score(pairs: Sequence[Pair]) -> Scores:
+        rows = [(pair.left, pair.right) for pair in pairs]
+        student = _ask(f"{base}/v1/similarity", rows)
+        found = {name: np.array([row[name] for row in student]) for name in ("score", "similarity")}
+        if _field(f"{base}/readyz", "teacher") is not None:
+            found["teacher"] = np.array([row["score"] for row in _ask(f"{base}/v1/teacher/similarity", rows)])
+        return found
+
+    return score
 
 
 def _ask(url: str, rows: Sequence[tuple[str, str]]) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -146,11 +147,20 @@ def evaluate(
 ) -> None:
     """Correlation with gold of a bundle, a teacher, a signal, or a running service."""
     _needs_torch()  # for scipy and the signal; the service itself needs none of it
-    from scripts.evaluation import evaluate as measure
+    from scripts import evaluation
 
-    if [bundle, teacher, signal, url].count(None) != 3:
+    scorers: list[Callable[[], evaluation.Scorer]] = []
+    if bundle is not None:
+        scorers.append(partial(evaluation.of_bundle, bundle))
+    if teacher is not None:
+        scorers.append(partial(evaluation.of_teacher, teacher))
+    if signal is not None:
+        scorers.append(partial(evaluation.of_signal, signal))
+    if url is not None:
+        scorers.append(partial(evaluation.of_service, url))
+    if len(scorers) != 1:
         raise BadInput("give one of --bundle, --teacher, --signal and --url")
-    found = measure(pairs, bundle, teacher, signal, url)
+    found = evaluation.evaluate(pairs, scorers[0]())
     if json:
         print_json(found)
         return

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter
 
-from app.comparison import StudentView, ranks
 from app.comparison import compare as compare_views
+from app.comparison import ranks, view_of_candidates, view_of_index
 from app.errors import ServiceError
 from app.loading import Service
 from app.retriever import CosineScorer, Found, HeadScorer, Retriever, Scorer, TeacherScorer
@@ -94,41 +94,28 @@ def compare(
     request: CompareRequest, service: ServiceDep, teacher: TeacherDep, settings: SettingsDep
 ) -> CompareResponse:
     """Student and teacher side by side: given candidates, or the best hits of the index."""
-    student = service.student
-
-    def score_given(candidates: list[str]) -> StudentView:
-        answers = score_pairs(student, [(request.query, text) for text in candidates])
-        return StudentView(candidates, [None] * len(candidates), answers.logits, bool(answers.truncated.any()))
-
-    def score_found(index: Generation) -> StudentView:
-        retriever = Retriever(student.encoder, index)
-        query = retriever.queries([request.query])[0]
-        hits = retriever.search(query, request.k, settings.depth, HeadScorer(student.head, student.score)).hits
-        logits = np.array([hit.logit for hit in hits])
-        return StudentView(
-            [hit.document.text for hit in hits], [hit.document.id for hit in hits], logits, query.truncated
-        )
-
+    student, query = service.student, request.query
     asked = request.k if request.candidates is None else len(request.candidates)
     _within(asked, settings.max_teacher_pairs, "candidates to compare", "DSE_MAX_TEACHER_PAIRS")
     if request.candidates is not None:
-        found = compare_views(request.query, partial(score_given, request.candidates), teacher.cross_encoder)
+        view = partial(view_of_candidates, student, query, request.candidates)
     elif service.index is not None:
-        found = compare_views(request.query, partial(score_found, service.index), teacher.cross_encoder)
+        view = partial(view_of_index, student, service.index, query, request.k, settings.depth)
     else:
         raise ServiceError(404, "no index is loaded: give candidates, or start dse serve with --index DIR")
+    found = compare_views(query, view, teacher.cross_encoder)
     _refuse_cut(found.student.truncated, request, student.name, student.encoder.max_tokens)
     _refuse_cut(found.teacher_cut, request, teacher.name, teacher.cross_encoder.max_tokens)
-    view, student_ranks, teacher_ranks = found.student, ranks(found.student.logits), ranks(found.teacher_logits)
-    student_scores, teacher_scores = student.score(view.logits), teacher.score(found.teacher_logits)
+    seen, student_ranks, teacher_ranks = found.student, ranks(found.student.logits), ranks(found.teacher_logits)
+    student_scores, teacher_scores = student.score(seen.logits), teacher.score(found.teacher_logits)
     return CompareResponse(
         student=student.name,
         teacher=teacher.name,
         results=[
             ComparedCandidate(
                 index=row,
-                id=view.ids[row],
-                text=view.texts[row],
+                id=seen.ids[row],
+                text=seen.texts[row],
                 student=Standing(score=student_scores[row], rank=student_ranks[row]),
                 teacher=Standing(score=teacher_scores[row], rank=teacher_ranks[row]),
             )
