@@ -176,3 +176,14 @@ def test_missing_weights_say_how_to_give_them(tmp_path: Path, monkeypatch: pytes
     for init in (tmp_path / "empty", tmp_path / "nowhere"):
         with pytest.raises(TrainingFault, match="give a folder with --init"):
             make_network(recipe, init)
+
+
+def test_a_finished_run_has_kept_what_its_recipe_says(tmp_path: Path, pretrained: Path) -> None:
+    def trained(keep: float) -> dict[str, torch.Tensor]:
+        recipe = NetworkRecipe.model_validate(network("bi-encoder", keep_initial=keep, stage={"epochs": 1}))
+        made = train_network(recipe, pretrained, [examples()], tmp_path / f"keep-{keep}", lambda *_: None)
+        return dict(made.body.named_parameters())
+
+    initial, whole, half = load_file(pretrained / "model.safetensors"), trained(0.0), trained(0.5)
+    for name, parameter in half.items():
+        torch.testing.assert_close(parameter, (whole[name] + initial[name]) / 2)
