@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -27,6 +29,8 @@ from index.manifest import IndexFault
 from index.sources import SourceError
 from model.faults import TrainingFault
 from model.manifest import ArtifactError
+
+SECONDS_PER_LINE = 30.0
 
 
 class BadInput(Exception):
@@ -97,9 +101,33 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
     Console(soft_wrap=False).print(table)
 
 
+class LoggedProgress(Progress):
+    """Progress for a log: a line now and then instead of a bar."""
+
+    _said = -SECONDS_PER_LINE
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """As for a bar."""
+        super().update(task_id, **changes)
+        self._say(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """As for a bar."""
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        if time.monotonic() - self._said < SECONDS_PER_LINE:
+            return
+        self._said = time.monotonic()
+        task = self.tasks[task_id]
+        total = "" if task.total is None else f" of {task.total:,.0f}"
+        errors.print(f"{task.description}: {task.completed:,.0f}{total}", markup=False)
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar on standard error, so that standard output stays a program's."""
+    """A bar on standard error, so that standard output stays a program's; lines where that is no terminal."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -108,5 +136,6 @@ def progress_bar() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+    kind = Progress if errors.is_terminal else LoggedProgress
+    with kind(*columns, console=errors, disable=not errors.is_terminal) as progress:
         yield progress

@@ -184,6 +184,21 @@ def test_an_output_is_replaced_only_when_it_is_whole(tmp_path: Path, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "texts.txt"]
 
 
+def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from rich.console import Console
+
+    from scripts import console
+
+    monkeypatch.setattr(console, "errors", Console(stderr=True, force_terminal=False, highlight=False))
+    with console.progress_bar() as bar:
+        task = bar.add_task("labelling", total=5000)
+        bar.update(task, completed=1200)
+        bar.advance(task, 100)  # too soon for another line
+        monkeypatch.setattr(console, "SECONDS_PER_LINE", 0.0)
+        bar.advance(task, 200)
+    assert capsys.readouterr().err == "labelling: 1,200 of 5,000\nlabelling: 1,500 of 5,000\n"
+
+
 def test_a_table_shows_a_text_as_it_is(tmp_path: Path) -> None:
     texts = write(tmp_path / "texts.txt", "a [red]b[/x] c\n")
     dse("index", "build", texts, "--output", tmp_path / "index")
