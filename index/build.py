@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from index.candidates import CandidateIndex
+from index.candidates import CandidateIndex, check_recipe
 from index.documents import DocumentsWriter, DuplicateId
 from index.generations import (
     CANDIDATES_FILE,
@@ -53,8 +53,9 @@ def build(
 
     Raises:
         SourceError: an input is broken, there is none, or two documents have one id.
-        IndexFault: the folder cannot be written, or FAISS cannot follow the recipe.
+        IndexFault: not a known recipe, or the folder cannot be written.
     """
+    check_recipe(recipe)
     started = time.monotonic()
     with new_generation(folder) as home:
         count = _write_rows(documents, encode, dims, home, progress)

@@ -17,6 +17,19 @@ ROWS_PER_ADD = 65_536
 MAX_TRAINING_ROWS = 200_000
 
 
+def check_recipe(recipe: str) -> None:
+    """Refuse what cannot be built, before anything is embedded for it.
+
+    Raises:
+        IndexFault: not a recipe of :data:`RECIPES`.
+    """
+    if not RECIPES.fullmatch(recipe):
+        raise IndexFault(
+            f"{recipe!r} is not a recipe whose recall is known here; choose Flat (exact), SQ8 (a quarter of the "
+            "memory) or HNSW32 (faster on large indexes)"
+        )
+
+
 class CandidateIndex:
     """FAISS, ranked by inner product. Read-only once built, so safe to search from several threads."""
 
@@ -34,12 +47,8 @@ class CandidateIndex:
         Raises:
             IndexFault: not a recipe of :data:`RECIPES`, or FAISS cannot build it over these rows.
         """
+        check_recipe(recipe)
         rows, dims = embeddings.shape
-        if not RECIPES.fullmatch(recipe):
-            raise IndexFault(
-                f"{recipe!r} is not a recipe whose recall is known here; choose Flat (exact), SQ8 (a quarter of the "
-                "memory) or HNSW32 (faster on large indexes)"
-            )
         try:
             built = faiss.index_factory(dims, recipe, faiss.METRIC_INNER_PRODUCT)
             if not built.is_trained:

@@ -139,7 +139,8 @@ def _table(lines: Iterable[str], path: Path, columns: Columns, delimiter: str) -
             text, id_ = row.pop(columns.text), row.pop(columns.id, place)
             yield _document(id_, text, row, place, columns)
     except csv.Error as error:
-        raise SourceError(f"{path}:{reader.line_num}: {error}") from error
+        hint = " (a quotation mark is not closed)" if "end of data" in str(error) else ""
+        raise SourceError(f"{path}: after line {reader.line_num}: {error}{hint}") from error
 
 
 def _parquet(path: Path, columns: Columns) -> Iterator[SourcedDocument]:

@@ -102,11 +102,20 @@ def test_a_line_broken_in_the_middle_publishes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "index").exists()
 
 
+def test_an_unknown_recipe_is_refused_before_anything_is_embedded(tmp_path: Path) -> None:
+    def never(texts: list[str]) -> np.ndarray:
+        raise AssertionError("embedded for nothing")
+
+    with pytest.raises(IndexFault, match="'Nonsense' is not a recipe"):
+        build(sourced(WORDS), never, 26, ENCODER, tmp_path / "index", recipe="Nonsense")
+    assert not (tmp_path / "index").exists()
+
+
 def test_a_failed_build_leaves_the_live_generation_alone(tmp_path: Path) -> None:
     build_words(tmp_path)
     before = {name: (tmp_path / name).read_bytes() for name in files_of(tmp_path)}
-    with pytest.raises(IndexFault, match="Nonsense"):
-        build(sourced(WORDS), LetterEncoder().encode, 26, ENCODER, tmp_path, recipe="Nonsense")
+    with pytest.raises(SourceError, match="already that of"):
+        build([*sourced(WORDS), *sourced(WORDS)], LetterEncoder().encode, 26, ENCODER, tmp_path)
     assert {name: (tmp_path / name).read_bytes() for name in files_of(tmp_path)} == before
 
 
