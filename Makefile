@@ -8,7 +8,7 @@ PORT   ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-interop check setup setup-dev clean
+.PHONY: help run test test-serving test-interop check setup setup-dev clean
 
 help: ## say what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +21,12 @@ test: setup-dev ## set up with the training extra and run every test
 
 check: setup-dev ## format, lint, types, import rules and tests, as CI runs them
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check
+
+test-serving: ## run the tests where torch was never installed, as it is where the service runs
+	$(PYTHON) -m venv $(VENV)-serving
+	$(VENV)-serving/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parquet]'
+	! $(VENV)-serving/bin/python -c "import torch" 2>/dev/null
+	$(VENV)-serving/bin/python -m pytest
 
 test-interop: ## load the shipped student with sentence-transformers, in an environment of its own
 	$(PYTHON) -m venv $(VENV)-interop
