@@ -97,6 +97,17 @@ def test_the_bundle_passed_its_gates_and_says_so(home: Path) -> None:
     assert f"| test | int8 | score | {manifest.quality['test']['int8']['score']['pearson']:.2f} |" in card
 
 
+def test_a_bundle_says_nothing_of_the_machine_it_was_made_on(home: Path) -> None:
+    project = str(Path(__file__).parents[1]).encode()
+    for folder in ("bundle-student", "bundle-served"):
+        for path in (home / folder).rglob("*"):
+            if path.is_file():
+                content = path.read_bytes()
+                assert project not in content, path
+                assert str(home).encode() not in content, path
+                assert b"site-packages" not in content, path
+
+
 @pytest.mark.parametrize("graph", ["int8", "fp32"])
 def test_companions_do_not_leak_into_either_graph(home: Path, graph) -> None:
     encoder = load_student(home / "bundle-student", threads=1, graph=graph).encoder

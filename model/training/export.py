@@ -82,7 +82,17 @@ def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None  # torch.onnx.export answers None only when given a path
-    return program.model_proto
+    model = program.model_proto
+    forget_origin(model)
+    return model
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes of this machine: stack traces with its paths, at every node and value."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def export(

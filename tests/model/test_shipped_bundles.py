@@ -1,6 +1,7 @@
 """The bundles that ship: what their manifests claim is what they do."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,13 @@ def test_a_bundle_holds_what_its_manifest_lists_and_nothing_else(folder: Path) -
     for split in ("dev", "test"):
         figures = manifest.quality[split]["int8"]["score"]
         assert f"| {split} | int8 | score | {figures['pearson']:.2f} | {figures['spearman']:.2f} |" in card
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
+def test_a_bundle_says_nothing_of_the_machine_it_was_made_on(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert not re.search(rb"site-packages|/(home|root|tmp|work)/", path.read_bytes()), path
 
 
 def test_the_student_claims_what_was_asked_of_it() -> None:
