@@ -171,7 +171,7 @@ def _assemble(
     }
     quality["int8_loss"] = check_int8_loss(quality["dev"], recipe.export.int8.max_loss)
     progress("measure the test split")
-    quality["test"] = {graph: figures(scorers[graph](test), calibrations) for graph in scorers}
+    quality["test"] = {graph: figures(scorers[graph](test), calibrations) for graph in GRAPH_FILES}
 
     if not keep_fp32:
         (partial / GRAPH_FILES["fp32"]).unlink()
