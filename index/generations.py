@@ -131,7 +131,8 @@ def new_generation(folder: Path) -> Iterator[Path]:
         with _locked(folder):
             yield from _filled(folder)
     except (OSError, sqlite3.Error) as error:
-        raise IndexFault(f"{folder} cannot be written: {error}; what was there is as it was") from error
+        live = current_name(folder) if (folder / CURRENT).exists() else "none"
+        raise IndexFault(f"{folder} cannot be written: {error}; its live generation is {live}") from error
     finally:
         _remove_if_empty(created)
 

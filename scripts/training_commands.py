@@ -115,8 +115,6 @@ def export(
     from model.training.export import export as export_bundle
     from model.training.recipes import DistillationRecipe, read_recipe
 
-    if output.exists():
-        raise BadInput(f"{output} exists; remove it or name another folder")
     manifest = export_bundle(
         read_recipe(recipe, DistillationRecipe),
         run,

@@ -75,8 +75,8 @@ def teacher_similarity(request: SimilarityRequest, teacher: TeacherDep, settings
 @router.post("/search", tags=["search"])
 def search(request: SearchRequest, service: ServiceDep, index: IndexDep, settings: SettingsDep) -> SearchResponse:
     """Documents that pair best with a text."""
-    model, answers = _search_all([request.query], request, service, index, settings)
-    return SearchResponse(**answers[0].model_dump(), model=model, generation=index.name)
+    model, (found,) = _search_all([request.query], request, service, index, settings)
+    return SearchResponse(hits=found.hits, truncated=found.truncated, model=model, generation=index.name)
 
 
 @router.post("/search/batch", tags=["search"])

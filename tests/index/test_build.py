@@ -197,9 +197,10 @@ def test_a_publish_that_fails_at_any_step_loses_nothing(tmp_path: Path, step: in
     build_words(folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
         Journal(monkeypatch, fail_at=step)
-        with pytest.raises(IndexFault, match=r"cannot be written: .*No space left on device"):
+        with pytest.raises(IndexFault, match=r"cannot be written: .*No space left on device") as refused:
             build_words(folder, ["half"])
     published = step > PUBLISHING.index("replace CURRENT.partial")
+    assert str(refused.value).endswith(f"its live generation is {'000002' if published else '000001'}")
     assert len(Generation.open(folder)) == (1 if published else 5)
     assert not list(folder.rglob("*.partial"))
     live = current_name(folder)
