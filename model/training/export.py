@@ -17,16 +17,15 @@ from model.faults import TrainingFault
 from model.manifest import digests_of
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.card import model_card
-from model.training.distil import pairs_to_train
 from model.training.gates import check_int8_loss, check_invariance, check_parity
+from model.training.material import pairs_to_train
 from model.training.networks import BiEncoder, CrossEncoder, Network, load_network, mean_pool
-from model.training.pairs import Pair, read_pairs
+from model.training.pairs import Pair, TrainingData
 from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
 from model.training.recipes import DistillationRecipe
 from model.training.scoring import OnnxScorer, figures
-from model.training.signal import Signal
-from model.training.teacher import SIGNAL
+from model.training.signal import SIGNAL, Signal
 
 OPSET = 18
 
@@ -48,12 +47,11 @@ class _PairGraph(nn.Module):
 
     def __init__(self, network: CrossEncoder) -> None:
         super().__init__()
-        self.body = network.body
+        self.network = network
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        inputs = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        logits: Tensor = self.body(input_ids=input_ids, **inputs).logits
-        return logits.squeeze(-1)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        return self.network.read(inputs).logit
 
 
 def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
@@ -98,7 +96,7 @@ def forget_origin(model: onnx.ModelProto) -> None:
 def export(
     recipe: DistillationRecipe,
     run: Path,
-    data: Path,
+    data: TrainingData,
     output: Path,
     keep_fp32: bool,
     progress: Callable[[str], None],
@@ -130,7 +128,7 @@ def export(
 def _assemble(
     recipe: DistillationRecipe,
     run: Path,
-    data: Path,
+    data: TrainingData,
     partial: Path,
     keep_fp32: bool,
     progress: Callable[[str], None],
@@ -141,7 +139,7 @@ def _assemble(
     signal = Signal.from_json(json.loads((run / SIGNAL).read_text("utf-8")))
     max_tokens = recipe.export.max_tokens
     _use_tokenizer(network, run / TOKENIZER, max_tokens)
-    dev, test = read_pairs(data, recipe.data.dev), read_pairs(data, recipe.data.test)
+    dev, test = data.dev, data.test
 
     progress("export to ONNX")
     fp32 = to_onnx(network, max_tokens)
@@ -151,7 +149,7 @@ def _assemble(
     scorers: dict[Graph, OnnxScorer] = {"fp32": OnnxScorer.load(partial, "fp32", network, max_tokens)}
     parity = check_parity(network, scorers["fp32"], dev, max_tokens)
     progress("quantise")
-    train = [pair for pairs in pairs_to_train(recipe, data).values() for pair in pairs]
+    train = [pair for pairs in pairs_to_train(recipe.network.stages, data).values() for pair in pairs]
     calibration = _calibration_inputs(network, train, recipe.export.int8.calibration_texts)
     onnx.save(quantise(fp32, calibration), partial / GRAPH_FILES["int8"])
     scorers["int8"] = OnnxScorer.load(partial, "int8", network, max_tokens)

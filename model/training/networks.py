@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -56,6 +57,21 @@ def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return functional.normalize(mean, dim=-1)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of pairs. The fields are parallel; each has a row a pair."""
+
+    logit: Tensor  # (pairs,) the head's; without a head, what the network ranks by
+    similarity: Tensor  # (pairs,) cosine of left and right; the logit where nothing is compared
+    left: Tensor | None  # (pairs, dim) unit embeddings, or segment means
+    right: Tensor | None
+
+
+def _compared(head: MlpHead | None, left: Tensor, right: Tensor) -> Answers:
+    cosines = (left * right).sum(-1)
+    return Answers(cosines if head is None else head(left, right), cosines, left, right)
+
+
 class BiEncoder(nn.Module):
     """A student: one body for both sentences, mean pooling, unit length; a head over the embeddings, or the cosine."""
 
@@ -74,26 +90,42 @@ class BiEncoder(nn.Module):
         hidden = self.body(**inputs).last_hidden_state
         return mean_pool(hidden.float(), inputs["attention_mask"])
 
-    def forward(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """(pairs,) the head's logits and the cosines; without a head, the cosines twice."""
+    def forward(self, pairs: Sequence[Pair]) -> Answers:
+        """What the student says of pairs."""
         both = self.embed([pair.left for pair in pairs] + [pair.right for pair in pairs])
-        left, right = both[: len(pairs)], both[len(pairs) :]
-        cosines = (left * right).sum(-1)
-        return cosines if self.head is None else self.head(left, right), cosines
+        return _compared(self.head, both[: len(pairs)], both[len(pairs) :])
 
 
 class CrossEncoder(nn.Module):
-    """A teacher: reads both sentences together and answers one logit."""
+    """A teacher: reads both sentences together and answers one logit.
 
-    def __init__(self, body: PreTrainedModel, tokenizer: PairTokenizer) -> None:
+    With an :class:`MlpHead` it compares the mean states of the two segments, each read with the other in sight, as a
+    student's head compares two embeddings. Started from a sentence encoder it is a fair scorer before any training,
+    and with few pairs it ends well above a classifier that starts at random. Without one, ``body`` is a sequence
+    classifier of transformers with one label.
+    """
+
+    def __init__(self, body: PreTrainedModel, head: MlpHead | None, tokenizer: PairTokenizer) -> None:
         super().__init__()
-        self.body, self.tokenizer = body, tokenizer
+        self.body, self.head, self.tokenizer = body, head, tokenizer
 
-    def forward(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """(pairs,) logits, given twice: a cross-encoder's logit is also what it ranks by."""
+    def read(self, inputs: Inputs) -> Answers:
+        """What it says of padded pairs."""
+        if self.head is None:
+            logit = self.body(**inputs).logits.float().squeeze(-1)
+            return Answers(logit, logit, None, None)
+        hidden = self.body(**inputs).last_hidden_state.float()
+        second = inputs["token_type_ids"] * inputs["attention_mask"]
+        return _compared(
+            self.head,
+            mean_pool(hidden, inputs["attention_mask"] - second),
+            mean_pool(hidden, second),
+        )
+
+    def forward(self, pairs: Sequence[Pair]) -> Answers:
+        """What it says of pairs, each read in the order given."""
         tokens = self.tokenizer.tokenize([(pair.left, pair.right) for pair in pairs])
-        logit = self.body(**_tensors(self.tokenizer.padded(tokens))).logits.float().squeeze(-1)
-        return logit, logit
+        return self.read(_tensors(self.tokenizer.padded(tokens)))
 
 
 Network = BiEncoder | CrossEncoder
@@ -103,18 +135,50 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
     """A fresh network from pretrained weights: ``init`` is a local folder or a hub id.
 
     Raises:
-        TrainingFault: there are no such weights, or they are not a transformer's.
+        TrainingFault: there are no such weights, they are not a transformer's, or they lack a layer of the recipe's.
     """
-    tokenizer_file = tokenizer_files(init)[0]
+    network = _network_of(recipe, init)
+    if recipe.layers is not None:
+        _keep_layers(network.body, recipe.layers)
+    if isinstance(network, CrossEncoder) and network.head is not None:
+        with torch.no_grad():  # a sentence encoder never saw the second segment's embedding
+            segments = network.body.get_parameter("embeddings.token_type_embeddings.weight")
+            segments[1] = segments[0]
+    return network
+
+
+def _network_of(recipe: NetworkRecipe, source: Path | str) -> Network:
+    """The network of a recipe with the weights of ``source``; a head starts as its class starts it."""
+    tokenizer_file = tokenizer_files(source)[0]
+    settings = {
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "hidden_dropout_prob": recipe.dropout,
+        "attention_probs_dropout_prob": recipe.attention_dropout,
+    }
     try:
-        if recipe.kind == "cross-encoder":
-            body = AutoModelForSequenceClassification.from_pretrained(init, num_labels=1, use_safetensors=True)
-            return CrossEncoder(body, PairTokenizer.load(tokenizer_file, recipe.max_tokens))
-        body = AutoModel.from_pretrained(init, add_pooling_layer=False, use_safetensors=True)
+        if recipe.head.kind == "classifier":
+            body = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **settings)
+        else:
+            body = AutoModel.from_pretrained(source, add_pooling_layer=False, **settings)
     except (OSError, ValueError) as error:
-        raise TrainingFault(f"{init}: not a pretrained transformer ({error}); give its folder with --init") from error
+        raise TrainingFault(f"{source}: not a pretrained transformer ({error}); give its folder with --init") from error
+    if "embeddings" in recipe.frozen:
+        body.base_model.embeddings.requires_grad_(False)
     head = MlpHead(body.config.hidden_size, recipe.head.hidden) if recipe.head.kind == "mlp" else None
-    return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
+    if recipe.kind == "bi-encoder":
+        return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
+    return CrossEncoder(body, head, PairTokenizer.load(tokenizer_file, recipe.max_tokens))
+
+
+def _keep_layers(body: PreTrainedModel, layers: Sequence[int]) -> None:
+    """Leave these layers of a body, in this order (DistilBERT's initialisation, arXiv 1910.01108)."""
+    every = body.base_model.get_submodule("encoder.layer")
+    assert isinstance(every, nn.ModuleList)
+    if missing := [number for number in layers if number >= len(every)]:
+        raise TrainingFault(f"layers {missing} asked for, but the initial weights have {len(every)}, numbered from 0")
+    body.base_model.get_submodule("encoder").layer = nn.ModuleList(every[number] for number in layers)
+    body.config.num_hidden_layers = len(layers)
 
 
 def tokenizer_files(init: Path | str) -> list[Path]:
@@ -142,10 +206,11 @@ def tokenizer_files(init: Path | str) -> list[Path]:
 
 def save_network(network: Network, recipe: NetworkRecipe, init: Path | str, folder: Path) -> None:
     """Write a network as a Hugging Face folder, its head and recipe beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
     network.body.save_pretrained(folder)
     for source in tokenizer_files(init):
         (folder / source.name).write_bytes(source.read_bytes())
-    if isinstance(network, BiEncoder) and network.head is not None:
+    if network.head is not None:
         save_file(network.head.state_dict(), folder / "head.safetensors")
     (folder / "network.json").write_text(recipe.model_dump_json(indent=2), "utf-8")
 
@@ -153,8 +218,8 @@ def save_network(network: Network, recipe: NetworkRecipe, init: Path | str, fold
 def load_network(folder: Path) -> tuple[Network, NetworkRecipe]:
     """A network that :func:`save_network` wrote, in evaluation mode."""
     recipe = NetworkRecipe.model_validate(json.loads((folder / "network.json").read_text("utf-8")))
-    network = make_network(recipe, folder)
-    if isinstance(network, BiEncoder) and network.head is not None:
+    network = _network_of(recipe, folder)
+    if network.head is not None:
         network.head.load_state_dict(load_file(folder / "head.safetensors"))
     return network.eval(), recipe
 

@@ -15,6 +15,9 @@ from model.training.networks import Network
 from model.training.pairs import Pair
 from model.training.quality import Correlation
 
+SIGNAL = "signal.json"
+"""In a teacher's folder, and beside every network it taught."""
+
 TOKENS_PER_BATCH = 4096
 
 
@@ -26,8 +29,8 @@ def raw_scores(network: Network, pairs: Sequence[Pair], precision: str) -> NDArr
         batch = [pairs[row] for row in rows]
         both = batch + [pair.swapped() for pair in batch]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, precision == "bf16"):
-            _, ranked_by = network(both)
-        scores[rows] = ranked_by.double().reshape(2, -1).mean(0).numpy()
+            logits = network(both).logit
+        scores[rows] = logits.double().reshape(2, -1).mean(0).numpy()
     return scores
 
 

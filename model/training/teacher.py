@@ -1,7 +1,6 @@
 """How is the teacher signal made? Its members are trained, standardised and calibrated together."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faults import TrainingFault
+from model.training.logits import TeacherLogits
+from model.training.material import materials
 from model.training.networks import Network, load_network
-from model.training.pairs import Pair, PairData, read_pairs
+from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation, fit_calibration
 from model.training.recipes import NetworkRecipe, TeacherRecipe
 from model.training.runs import network_digest, train_network
-from model.training.signal import Member, Signal, raw_scores
-from model.training.trainer import Example, Progress
-
-SIGNAL = "signal.json"
+from model.training.signal import SIGNAL, Member, Signal, raw_scores
+from model.training.trainer import Progress
 
 
 class Ensemble:
@@ -51,18 +50,33 @@ class Ensemble:
         return np.stack(columns, axis=1)
 
 
-def train_teacher(recipe: TeacherRecipe, data: Path, init: str | None, folder: Path, progress: Progress) -> Signal:
-    """Train every member, then standardise and calibrate the signal on the dev split; writes ``signal.json``."""
-    pairs = PairData(data, recipe.data)
-    dev = read_pairs(data, recipe.data.dev)
+class TeacherGateError(TrainingFault):
+    """A signal that is not worth distilling: it is hardly better than its best bi-encoder."""
+
+
+def train_teacher(
+    recipe: TeacherRecipe,
+    data: TrainingData,
+    logits: TeacherLogits | None,
+    init: str | None,
+    folder: Path,
+    progress: Progress,
+) -> Signal:
+    """Train every member, then standardise and calibrate the signal on the dev split; writes ``signal.json``.
+
+    Raises:
+        TeacherGateError: on dev the signal does not beat its best bi-encoder by the recipe's ``min_gain``.
+        TrainingFault: the recipe's members are taught, and no logits were given.
+    """
+    if recipe.taught and logits is None:
+        raise TrainingFault(f"the members of {recipe.name} learn from an earlier signal: give its --logits")
+    dev = data.dev
     gold = np.array([pair.gold for pair in dev])
     members, columns = [], []
     for member in recipe.members:
-        stages = [
-            [Example(pair, pair.gold, math.nan) for name in stage.sets for pair in pairs.trainable(name)]
-            for stage in member.stages
-        ]
-        network = train_network(member, init or member.init, stages, folder / member.name, progress)
+        start = init or member.init
+        stages = materials(member, data, logits, start, folder / member.name, progress)
+        network = train_network(member, start, stages, folder / member.name, progress)
         column = raw_scores(network, dev, member.precision)
         columns.append((column - column.mean()) / column.std())
         members.append(
@@ -76,13 +90,26 @@ def train_teacher(recipe: TeacherRecipe, data: Path, init: str | None, folder: P
             )
         )
     mean = np.stack(columns, axis=1).mean(axis=1)
-    used = sorted({name for member in recipe.members for stage in member.stages for name in stage.sets})
     signal = Signal(
         recipe.name,
         tuple(members),
         fit_calibration(mean, gold),
         Correlation.of(mean, gold),
-        tuple(recipe.data.sets[name].described for name in used),
+        tuple(data.described(stage for member in recipe.members for stage in member.stages)),
     )
+    _gate(signal, recipe.min_gain)
     (folder / SIGNAL).write_text(json.dumps(signal.as_json(), indent=2), "utf-8")
     return signal
+
+
+def _gate(signal: Signal, min_gain: float | None) -> None:
+    alone = [member for member in signal.members if member.kind == "bi-encoder"]
+    if min_gain is None or not alone:
+        return
+    best = max(alone, key=lambda member: member.dev.spearman)
+    gain = signal.dev.spearman - best.dev.spearman
+    if not gain >= min_gain:  # so that NaN does not pass
+        raise TeacherGateError(
+            f"on dev the signal {signal.name} is {gain:.2f} points of Spearman above its best bi-encoder, {best.name}; "
+            f"its recipe asks for {min_gain}: train its members longer, or on more pairs, before distilling it"
+        )

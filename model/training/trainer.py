@@ -1,19 +1,22 @@
 """One stage of training: batches, one objective, one schedule; stops and resumes without a trace."""
 
+import itertools
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.training.losses import cosent, pair_logit_loss, ranking_target
-from model.training.networks import BiEncoder, CrossEncoder, Network
-from model.training.pairs import Pair
+from model.training.networks import BiEncoder, Network
+from model.training.objectives import Example, pair_objective, text_objective
 from model.training.recipes import NetworkRecipe, Stage
 
 CHECKPOINT_SECONDS = 120.0
@@ -22,74 +25,111 @@ WINDOW = 32  # batches whose pairs are sorted by length together
 Progress = Callable[[str, int, int], None]
 """Told the stage, the steps done and the steps in all."""
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True)
-class Example:
-    """A pair and its targets; NaN stands for one that there is not."""
+class TextTarget:
+    """A text and the unit embedding that its regression aims at."""
 
-    pair: Pair
-    gold: float  # 0..1
-    teacher: float  # a logit
-
-    def swapped(self) -> "Example":
-        """The same pair read in the other order: its targets are the same."""
-        return Example(self.pair.swapped(), self.gold, self.teacher)
+    text: str
+    embedding: NDArray[np.floating]  # (dim,)
 
 
-def batches_of(examples: Sequence[Example], stage: Stage, seed: int) -> Iterator[list[Example]]:
+@dataclass(frozen=True)
+class Material:
+    """What a stage learns from, or a batch of it; either may be empty, not both."""
+
+    examples: Sequence[Example] = ()
+    texts: Sequence[TextTarget] = ()
+
+
+def batches_of(material: Material, stage: Stage, seed: int) -> Iterator[Material]:
     """Every batch of a stage in order, the same for the same seed.
 
-    Examples are shuffled every epoch, then sorted by length within a window of 32 batches, whose order is shuffled
-    again: batches hold texts of like length, so that little is padded.
+    Where there are pairs, an epoch is one pass over them, and the texts go round beside it for as long as it takes.
     """
+    texts = _endless(material.texts, stage, seed) if material.texts else None
     for epoch in range(stage.epochs):
         shuffler = random.Random(f"{seed}/{stage.name}/{epoch}")
-        order = [e.swapped() for e in examples] + list(examples) if stage.both_orders else list(examples)
-        shuffler.shuffle(order)
-        window = WINDOW * stage.batch
-        for start in range(0, len(order), window):
-            rows = sorted(order[start : start + window], key=_length)
-            batches = [rows[at : at + stage.batch] for at in range(0, len(rows), stage.batch)]
-            shuffler.shuffle(batches)
-            yield from batches
+        order = list(material.examples)
+        if stage.both_orders:
+            order += [example.swapped() for example in material.examples]
+        for examples in _grouped(order, _pair_length, stage.batch, shuffler):
+            yield Material(examples, next(texts) if texts else ())
+        if not material.examples:
+            for group in _grouped(material.texts, _text_length, stage.text_batch, shuffler):
+                yield Material((), group)
 
 
-def _length(example: Example) -> int:
+def _endless(texts: Sequence[TextTarget], stage: Stage, seed: int) -> Iterator[list[TextTarget]]:
+    for turn in itertools.count():
+        shuffler = random.Random(f"{seed}/{stage.name}/texts/{turn}")
+        yield from _grouped(texts, _text_length, stage.text_batch, shuffler)
+
+
+def _grouped(
+    rows: Sequence[_T], length: Callable[[_T], int], batch: int, shuffler: random.Random
+) -> Iterator[list[_T]]:
+    """Rows in random batches of like length, so that little is padded.
+
+    They are shuffled, sorted by length within a window of 32 batches, and the window's batches shuffled again.
+    """
+    order = list(rows)
+    shuffler.shuffle(order)
+    for start in range(0, len(order), WINDOW * batch):
+        window = sorted(order[start : start + WINDOW * batch], key=length)
+        groups = [window[at : at + batch] for at in range(0, len(window), batch)]
+        shuffler.shuffle(groups)
+        yield from groups
+
+
+def _pair_length(example: Example) -> int:
     return len(example.pair.left) + len(example.pair.right)
 
 
-def steps_of(examples: Sequence[Example], stage: Stage) -> int:
+def _text_length(target: TextTarget) -> int:
+    return len(target.text)
+
+
+def steps_of(material: Material, stage: Stage) -> int:
     """How many batches :func:`batches_of` yields."""
-    rows = len(examples) * (2 if stage.both_orders else 1)
-    return stage.epochs * math.ceil(rows / stage.batch)
+    rows = len(material.examples) * (2 if stage.both_orders else 1)
+    an_epoch = math.ceil(rows / stage.batch) if rows else math.ceil(len(material.texts) / stage.text_batch)
+    return stage.epochs * an_epoch
 
 
-def objective(network: Network, recipe: NetworkRecipe, batch: Sequence[Example]) -> Tensor:
-    """The loss of a batch: the DSE objective on the logits, and CoSENT on the cosines of a bi-encoder."""
-    gold = torch.tensor([example.gold for example in batch])
-    teacher = torch.tensor([example.teacher for example in batch])
+def objective(network: Network, recipe: NetworkRecipe, stage: Stage, batch: Material) -> Tensor:
+    """The loss of a batch: what the stage asks of its pairs, and of its texts."""
+    parts = []
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-        logit, similarity = network([example.pair for example in batch])
-    if isinstance(network, CrossEncoder):
-        return pair_logit_loss(logit, gold, teacher, recipe.distillation)
-    target = ranking_target(gold, teacher, recipe.distillation)
-    ranking = recipe.cosine_weight * cosent(similarity, target, recipe.cosine_scale)
-    if network.head is None:  # a cosine is no logit: the ranking loss alone shapes the embedding
-        return ranking
-    return pair_logit_loss(logit, gold, teacher, recipe.distillation) + ranking
+        answers = network([example.pair for example in batch.examples]) if batch.examples else None
+        embeddings = _embedded(network, batch.texts) if batch.texts else None
+    if answers is not None:
+        parts.append(pair_objective(answers, batch.examples, recipe, stage))
+    if embeddings is not None:
+        aims = torch.as_tensor(np.stack([target.embedding for target in batch.texts])).float()
+        parts.append(text_objective(embeddings, aims, recipe, stage))
+    return torch.stack(parts).sum()
+
+
+def _embedded(network: Network, texts: Sequence[TextTarget]) -> Tensor:
+    assert isinstance(network, BiEncoder)  # recipes give texts to no other
+    return network.embed([target.text for target in texts])
 
 
 def optimiser_of(network: Network, stage: Stage) -> torch.optim.AdamW:
-    """AdamW; biases and LayerNorm are not decayed; a head may have its own learning rate."""
-    head: set[int] = set()
-    if isinstance(network, BiEncoder) and network.head is not None:
-        head = {id(parameter) for parameter in network.head.parameters()}
+    """AdamW over what is not frozen; biases and LayerNorm are not decayed; a head may have its own learning rate."""
+    head = set() if network.head is None else {id(parameter) for parameter in network.head.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01
-        rate = stage.head_learning_rate if id(parameter) in head else None
-        groups.setdefault((rate or stage.learning_rate, decay), []).append(parameter)
-    return torch.optim.AdamW([{"params": ps, "lr": lr, "weight_decay": wd} for (lr, wd), ps in groups.items()])
+        if parameter.requires_grad:
+            decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01
+            rate = stage.head_learning_rate if id(parameter) in head else None
+            groups.setdefault((rate or stage.learning_rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": ps, "lr": lr, "weight_decay": wd} for (lr, wd), ps in groups.items()], fused=True
+    )
 
 
 def warmup_then_linear(steps: int, warmup: float) -> Callable[[int], float]:
@@ -102,7 +142,7 @@ def train_stage(
     network: Network,
     recipe: NetworkRecipe,
     stage: Stage,
-    examples: Sequence[Example],
+    material: Material,
     checkpoint: Path,
     progress: Progress,
 ) -> None:
@@ -112,19 +152,20 @@ def train_stage(
     ends with the same weights as a run that never stopped (each step seeds its own dropout). The file is removed at
     the end of the stage.
     """
-    total = steps_of(examples, stage)
+    total = steps_of(material, stage)
     optimiser = optimiser_of(network, stage)
     factor = warmup_then_linear(total, stage.warmup)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     peaks = [group["lr"] for group in optimiser.param_groups]
     done = _resume(network, optimiser, checkpoint)
     network.train()
     saved = time.monotonic()
-    for step, batch in enumerate(batches_of(examples, stage, recipe.seed)):
+    for step, batch in enumerate(batches_of(material, stage, recipe.seed)):
         if step < done:
             continue
         torch.manual_seed(recipe.seed * 1_000_003 + step)
-        objective(network, recipe, batch).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        objective(network, recipe, stage, batch).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained, 1.0)
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * factor(step)
         optimiser.step()

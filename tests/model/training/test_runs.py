@@ -12,16 +12,19 @@ from model.faults import TrainingFault
 from model.head import Calibration
 from model.training import distil as distil_module
 from model.training import teacher as teacher_module
-from model.training.distil import distil, pairs_to_train, stage_examples
+from model.training.distil import distil
 from model.training.logits import TeacherLogits, label
+from model.training.material import pairs_to_train, stage_examples
 from model.training.networks import BiEncoder, make_network
+from model.training.objectives import Example
 from model.training.pairs import Pair
 from model.training.quality import Correlation
 from model.training.recipes import NetworkRecipe
 from model.training.runs import keep_initial, train_network
 from model.training.signal import Signal
-from model.training.trainer import Example, optimiser_of
-from tests.model.training.tiny_training import LEAK, network, student_recipe, teacher_recipe
+from model.training.teacher import train_teacher
+from model.training.trainer import Material, optimiser_of
+from tests.model.training.tiny_training import LEAK, network, student_recipe, teacher_recipe, training_data
 
 
 class FirstLetter:
@@ -45,8 +48,7 @@ FirstLetter.signal = Signal(
 
 @pytest.fixture
 def logits(tmp_path: Path, pair_files: Path) -> TeacherLogits:
-    pairs = pairs_to_train(student_recipe(), pair_files)["train"]
-    return label(FirstLetter(), pairs, tmp_path / "logits.jsonl")
+    return label(FirstLetter(), training_data(pair_files).pairs("train"), tmp_path / "logits.jsonl")
 
 
 def texts(examples: list[Example]) -> set[str]:
@@ -64,14 +66,15 @@ def test_neither_teacher_nor_student_is_shown_a_held_out_sentence(
         pass
 
     def look(recipe, init, stages, folder, progress):
-        shown.extend(example for stage in stages for example in stage)
+        shown.extend(example for stage in stages for example in stage.examples)
         raise Seen
 
+    data = training_data(pair_files)
     for module in (teacher_module, distil_module):
         monkeypatch.setattr(module, "train_network", look)
     for train in (
-        lambda: teacher_module.train_teacher(teacher_recipe(), pair_files, "init", tmp_path / "t", lambda *_: None),
-        lambda: distil(student_recipe(), pair_files, logits, "init", tmp_path / "s", lambda *_: None),
+        lambda: train_teacher(teacher_recipe(), data, None, "init", tmp_path / "t", lambda *_: None),
+        lambda: distil(student_recipe(), data, logits, "init", tmp_path / "s", lambda *_: None),
     ):
         shown.clear()
         with pytest.raises(Seen):
@@ -81,7 +84,7 @@ def test_neither_teacher_nor_student_is_shown_a_held_out_sentence(
 
 
 def test_a_teacher_only_set_keeps_its_gold_to_itself(pair_files: Path, logits: TeacherLogits) -> None:
-    pairs = pairs_to_train(student_recipe(), pair_files)
+    pairs = pairs_to_train(student_recipe().network.stages, training_data(pair_files))
     plain, imitated = (
         stage_examples(student_recipe(stage={"teacher_only": only}).network.stages[0], pairs, logits)
         for only in ([], ["train"])
@@ -126,7 +129,7 @@ def examples(count: int = 24) -> list[Example]:
 def test_a_run_stopped_between_stages_goes_on_and_leaves_only_its_end(tmp_path: Path, pretrained: Path) -> None:
     one = {"name": "one", "sets": ["train"], "epochs": 1, "batch": 8, "learning_rate": 1e-3}
     recipe = NetworkRecipe.model_validate(network("bi-encoder") | {"stages": [one, one | {"name": "two"}]})
-    stages, seen = [examples(), examples(8)], []
+    stages, seen = [Material(examples()), Material(examples(8))], []
 
     def run(folder: Path, stop: bool) -> None:
         def progress(stage: str, done: int, total: int) -> None:
@@ -150,11 +153,11 @@ def test_a_run_stopped_between_stages_goes_on_and_leaves_only_its_end(tmp_path: 
     assert seen == []
 
 
-@pytest.mark.parametrize("difference", ["recipe", "init", "examples"])
+@pytest.mark.parametrize("difference", ["recipe", "init", "material"])
 def test_a_folder_is_taken_up_by_its_own_run_only(tmp_path: Path, pretrained: Path, difference: str) -> None:
     def go(seed: int, init: Path, rows: list[Example]) -> None:
         recipe = NetworkRecipe.model_validate(network("bi-encoder", seed=seed, stage={"epochs": 1}))
-        train_network(recipe, init, [rows], tmp_path / "run", lambda *_: None)
+        train_network(recipe, init, [Material(rows)], tmp_path / "run", lambda *_: None)
 
     go(1, pretrained, examples())
     other = tmp_path / "other"
@@ -166,7 +169,7 @@ def test_a_folder_is_taken_up_by_its_own_run_only(tmp_path: Path, pretrained: Pa
         go(
             2 if difference == "recipe" else 1,
             other if difference == "init" else pretrained,
-            changed if difference == "examples" else examples(),
+            changed if difference == "material" else examples(),
         )
 
 
@@ -181,7 +184,7 @@ def test_missing_weights_say_how_to_give_them(tmp_path: Path, monkeypatch: pytes
 def test_a_finished_run_has_kept_what_its_recipe_says(tmp_path: Path, pretrained: Path) -> None:
     def trained(keep: float) -> dict[str, torch.Tensor]:
         recipe = NetworkRecipe.model_validate(network("bi-encoder", keep_initial=keep, stage={"epochs": 1}))
-        made = train_network(recipe, pretrained, [examples()], tmp_path / f"keep-{keep}", lambda *_: None)
+        made = train_network(recipe, pretrained, [Material(examples())], tmp_path / f"keep-{keep}", lambda *_: None)
         return dict(made.body.named_parameters())
 
     initial, whole, half = load_file(pretrained / "model.safetensors"), trained(0.0), trained(0.5)

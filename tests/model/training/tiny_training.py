@@ -5,7 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from model.training.recipes import DistillationRecipe, TeacherRecipe
+from model.training.pairs import TrainingData
+from model.training.recipes import DataRecipe, DistillationRecipe, TeacherRecipe
 from tests import tiny
 
 WORDS = ["apple", "river", "stone", "cloud", "green", "table", "music", "paper", "horse", "light", "seven", "window"]
@@ -72,6 +73,10 @@ DATA: dict[str, Any] = {
     "test": pair_set("test"),
     "held_out": ["dev.tsv", "test.tsv"],
 }
+
+
+def training_data(root: Path) -> TrainingData:
+    return TrainingData(root, DataRecipe.model_validate(DATA))
 
 
 def network(kind: str, name: str = "network", **facts: Any) -> dict[str, Any]:
