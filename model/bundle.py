@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.cross_encoder import OnnxCrossEncoder
 from model.encoder import OnnxEncoder
-from model.head import Calibration, CosineHead, Head, MlpHead
+from model.head import Calibration, Head, HeadKind, load_head
 from model.manifest import ArtifactError, check_digests
 from model.tokens import PairTokenizer, SentenceTokenizer
 
@@ -48,7 +48,7 @@ class BundleManifest(BaseModel):
     dims: int | None
     max_tokens: Annotated[int, Field(ge=8)]
     pooling: Literal["mean"] | None
-    head: Literal["mlp", "cosine"] | None
+    head: HeadKind | None
     calibration: dict[Literal["score", "similarity"], CalibrationFacts]
     quality: dict[str, Any]
     licence: str
@@ -134,12 +134,11 @@ def load_student(folder: Path, threads: int, graph: Graph | None = None) -> Stud
         SentenceTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
         manifest.dims,
     )
-    head = MlpHead.load(folder / HEAD) if manifest.head == "mlp" else CosineHead()
     return Student(
         manifest.name,
         encoder,
         manifest.graph_digest(chosen),
-        head,
+        load_head(manifest.head or "cosine", folder / HEAD),
         manifest.calibration["score"].calibration(),
         manifest.calibration["similarity"].calibration(),
     )
@@ -164,7 +163,7 @@ def _checked(folder: Path, kind: str) -> BundleManifest:
     if manifest.kind != kind:
         wanted = "a student (kind encoder)" if kind == "encoder" else "a teacher (kind cross-encoder)"
         raise ArtifactError(f"{folder} holds {manifest.name}, of kind {manifest.kind}; {wanted} is needed here")
-    needed = {TOKENIZER} | ({HEAD} if manifest.head == "mlp" else set())
+    needed = {TOKENIZER} | (set() if manifest.head in (None, "cosine") else {HEAD})
     calibrated = {"score", "similarity"} if kind == "encoder" else {"score"}
     missing = sorted(needed - manifest.files.keys()) + sorted(calibrated - manifest.calibration.keys())
     if missing or (kind == "encoder" and manifest.dims is None):

@@ -102,6 +102,14 @@ def head_tensors(seed: int, dims: int = DIMS, hidden: int = 8) -> dict[str, np.n
     }
 
 
+def quadratic_head_tensors(seed: int, dims: int = DIMS) -> dict[str, np.ndarray]:
+    """A quadratic head's tensors as the trainer names them."""
+    random = np.random.default_rng(seed)
+    names = ("linear", "product", "difference")
+    weights = {name: random.normal(size=dims).astype(np.float32) for name in names}
+    return weights | {"bias": random.normal(size=1).astype(np.float32)}
+
+
 def write_student(folder: Path, seed: int = 1, name: str = "tiny-student", max_tokens: int = 32) -> Path:
     """A student's bundle: two graphs (the same one, under both names), an mlp head, a manifest."""
     (folder / "onnx").mkdir(parents=True)

@@ -49,6 +49,29 @@ class MlpHead(nn.Module):
         return self.output(hidden.relu()).squeeze(-1)
 
 
+class QuadraticHead(nn.Module):
+    """``sum of a_i (u_i + v_i) + c_i u_i v_i + d_i (u_i - v_i)^2``, plus a bias.
+
+    It starts as the cosine, on the scale where :class:`MlpHead` starts: a and d are 0, c is 6.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(torch.zeros(dim))
+        self.product = nn.Parameter(torch.full((dim,), 6.0))
+        self.difference = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.tensor([-3.6]))
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """(pairs,) logits of (pairs, dim) embeddings."""
+        return (
+            (left + right) @ self.linear
+            + (left * right) @ self.product
+            + (left - right).square() @ self.difference
+            + self.bias
+        )
+
+
 def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """(texts, dim) unit-length means of (texts, tokens, dim) over the tokens that are not padding."""
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
