@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import onnxruntime as ort
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from model.cross_encoder import OnnxCrossEncoder
 from model.encoder import OnnxEncoder
@@ -54,6 +54,15 @@ class BundleManifest(BaseModel):
     licence: str
     lineage: list[str]
     files: dict[str, str]
+    matryoshka: list[Annotated[int, Field(ge=1)]] = []  # dimensions, below dims, that embeddings may be cut to
+
+    @field_validator("matryoshka")
+    @classmethod
+    def _prefixes_are_shorter_than_the_whole(cls, prefixes: list[int], facts: ValidationInfo) -> list[int]:
+        whole = facts.data.get("dims") or 0
+        if too_long := [dims for dims in prefixes if dims >= whole]:
+            raise ValueError(f"{too_long} is not below the {whole} dims")
+        return prefixes
 
     @classmethod
     def read(cls, folder: Path) -> "BundleManifest":
@@ -133,6 +142,7 @@ def load_student(folder: Path, threads: int, graph: Graph | None = None) -> Stud
         _session(folder / GRAPH_FILES[chosen], threads),
         SentenceTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
         manifest.dims,
+        matryoshka=manifest.matryoshka,
     )
     return Student(
         manifest.name,

@@ -123,6 +123,9 @@ def encode(
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npy file, (texts, dim) float32.")],
     bundle: BundleOption = None,
     text_column: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
+    dimensions: Annotated[
+        int | None, typer.Option(help="Cut embeddings to this many, where the bundle allows it.")
+    ] = None,
 ) -> None:
     """Write the embeddings of the texts of some files, in order."""
     import numpy as np
@@ -137,7 +140,7 @@ def encode(
         documents = read_documents(inputs, Columns(text=text_column))
         parts = []
         for batch in _batches(sourced.document.text for sourced in documents):
-            parts.append(student.encoder.encode(batch))
+            parts.append(student.encoder.encode(batch, dimensions))
             bar.advance(task, len(batch))
         np.save(file, np.concatenate(parts))
 

@@ -1,7 +1,9 @@
 """Models small enough to build in a test: a tokenizer of letters, a student and a teacher of one table each."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +12,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from model.bundle import GRAPH_FILES, HEAD, MANIFEST, TOKENIZER
+from model.head import HeadKind
 from model.manifest import digests_of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -110,13 +113,29 @@ def quadratic_head_tensors(seed: int, dims: int = DIMS) -> dict[str, np.ndarray]
     return weights | {"bias": random.normal(size=1).astype(np.float32)}
 
 
-def write_student(folder: Path, seed: int = 1, name: str = "tiny-student", max_tokens: int = 32) -> Path:
-    """A student's bundle: two graphs (the same one, under both names), an mlp head, a manifest."""
+HEADS: dict[HeadKind, Callable[[int], dict[str, np.ndarray]]] = {
+    "mlp": head_tensors,
+    "quadratic": quadratic_head_tensors,
+}
+
+
+def write_student(
+    folder: Path,
+    seed: int = 1,
+    name: str = "tiny-student",
+    max_tokens: int = 32,
+    head: HeadKind = "mlp",
+    **facts: Any,
+) -> Path:
+    """A student's bundle: two graphs (the same one, under both names), a head, a manifest with some facts changed."""
     (folder / "onnx").mkdir(parents=True)
     for file in GRAPH_FILES.values():
         onnx.save(encoder_graph(seed), folder / file)
-    save_file(head_tensors(seed), folder / HEAD)
-    _finish(folder, name, "encoder", max_tokens, DIMS)
+    if head in HEADS:
+        save_file(HEADS[head](seed), folder / HEAD)
+    calibration = {"score": {"slope": 1.0, "intercept": 0.0}, "similarity": {"slope": 4.0, "intercept": -2.0}}
+    student = {"kind": "encoder", "dims": DIMS, "pooling": "mean", "head": head, "calibration": calibration}
+    _finish(folder, {"name": name, "max_tokens": max_tokens} | student | facts)
     return folder
 
 
@@ -124,27 +143,23 @@ def write_teacher(folder: Path, seed: int = 2, name: str = "tiny-teacher", max_t
     """A teacher's bundle."""
     (folder / "onnx").mkdir(parents=True)
     onnx.save(pair_graph(seed), folder / GRAPH_FILES["int8"])
-    _finish(folder, name, "cross-encoder", max_tokens, None)
+    _finish(folder, {"name": name, "max_tokens": max_tokens, "kind": "cross-encoder"})
     return folder
 
 
-def _finish(folder: Path, name: str, kind: str, max_tokens: int, dims: int | None) -> None:
+def _finish(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the tokenizer and the manifest."""
     tokenizer().save(str(folder / TOKENIZER))
-    student = kind == "encoder"
     manifest = {
         "format": 1,
-        "name": name,
-        "kind": kind,
         "task": "tests",
-        "dims": dims,
-        "max_tokens": max_tokens,
-        "pooling": "mean" if student else None,
-        "head": "mlp" if student else None,
-        "calibration": {"score": {"slope": 1.0, "intercept": 0.0}}
-        | ({"similarity": {"slope": 4.0, "intercept": -2.0}} if student else {}),
+        "dims": None,
+        "pooling": None,
+        "head": None,
+        "calibration": {"score": {"slope": 1.0, "intercept": 0.0}},
         "quality": {},
         "licence": "apache-2.0",
         "lineage": ["built in a test"],
         "files": digests_of(folder, [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]),
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest | facts), "utf-8")

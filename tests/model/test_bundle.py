@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from model.bundle import BundleManifest, Student, load_student, load_teacher
+from model.faults import DimensionsError
+from model.head import CosineHead, Head, HeadKind, MlpHead, QuadraticHead
 from model.manifest import ArtifactError
 from tests.tiny import DIMS, VOCABULARY, table, write_student
 
@@ -33,6 +35,39 @@ def test_companions_do_not_leak_into_an_embedding(student: Student) -> None:
     alone = np.vstack([student.encoder.encode([text]) for text in texts])
     np.testing.assert_allclose(one_batch, alone, atol=1e-6)
     np.testing.assert_array_equal(one_batch[0], one_batch[3])
+
+
+def test_embeddings_are_cut_where_the_manifest_allows(tmp_path: Path, student: Student) -> None:
+    encoder = load_student(write_student(tmp_path / "bundle", matryoshka=[4, 8]), threads=1).encoder
+    whole = student.encoder.encode(["ab", "c"])
+    np.testing.assert_array_equal(encoder.encode(["ab", "c"], dims=DIMS), whole)
+    expected = np.array([row[:8] / np.linalg.norm(row[:8]) for row in whole])
+    np.testing.assert_allclose(encoder.encode(["ab", "c"], dims=8), expected, rtol=1e-6)
+    np.testing.assert_allclose(encoder.with_token_budget(8).encode(["ab", "c"], dims=8), expected, rtol=1e-6)
+    assert encoder.encode([], dims=4).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("matryoshka", "allowed"), [([4, 8], "4, 8, 16"), ([], "16")])
+def test_another_width_is_refused_with_those_that_are_allowed(
+    tmp_path: Path, matryoshka: list[int], allowed: str
+) -> None:
+    encoder = load_student(write_student(tmp_path / "bundle", matryoshka=matryoshka), threads=1).encoder
+    for dims in (0, 5, 17):
+        with pytest.raises(DimensionsError, match=f"of {dims} dimensions were asked for; this model gives {allowed}$"):
+            encoder.encode(["a"], dims)
+
+
+@pytest.mark.parametrize(("kind", "head"), [("mlp", MlpHead), ("quadratic", QuadraticHead), ("cosine", CosineHead)])
+def test_a_student_has_the_head_that_its_manifest_names(tmp_path: Path, kind: HeadKind, head: type[Head]) -> None:
+    assert isinstance(load_student(write_student(tmp_path / "bundle", head=kind), threads=1).head, head)
+
+
+@pytest.mark.parametrize("head", ["mlp", "quadratic"])
+def test_a_head_without_its_file_is_refused(tmp_path: Path, head: HeadKind) -> None:
+    folder = write_student(tmp_path / "bundle", head="cosine")
+    change(folder, head=head)
+    with pytest.raises(ArtifactError, match=r"lacks \['head.safetensors'\]"):
+        load_student(folder, threads=1)
 
 
 def test_no_texts_no_rows(student: Student) -> None:
@@ -71,6 +106,8 @@ def test_a_flipped_byte_is_refused(copied: Path, name: str) -> None:
         (lambda folder: change(folder, files={}), "has no onnx graph|lacks"),
         (lambda folder: change(folder, files={"../x": "0"}), "outside the folder|lacks"),
         (lambda folder: change(folder, surprise=1), "surprise: Extra inputs"),
+        (lambda folder: change(folder, matryoshka=[8, 99]), r"matryoshka: .*\[99\] is not below the 16 dims"),
+        (lambda folder: change(folder, matryoshka=[0]), "matryoshka.0: Input should be greater than or equal to 1"),
         (
             lambda folder: change(folder, calibration={"score": {"slope": -1.0, "intercept": 0.0}}),
             "calibration.score.slope",
