@@ -31,8 +31,11 @@ class Calibration:
 
     def __call__(self, raw: NDArray[np.floating]) -> NDArray[np.float64]:
         """(pairs,) calibrated scores, in float64 so that near certain pairs stay apart."""
-        value = self.slope * np.asarray(raw, np.float64) + self.intercept
-        return np.exp(-np.logaddexp(0.0, -value))  # sigmoid that cannot overflow
+        return np.exp(-np.logaddexp(0.0, -self.logits(raw)))  # sigmoid that cannot overflow
+
+    def logits(self, raw: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(pairs,) calibrated scores before the sigmoid."""
+        return self.slope * np.asarray(raw, np.float64) + self.intercept
 
 
 class Head(Protocol):

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from model.bundle import GRAPH_FILES, HEAD, MANIFEST, TOKENIZER
+from model.bundle import GRAPH_FILES, HEAD, MANIFEST, PAIR, SENTENCE, TOKENIZER
 from model.head import HeadKind
 from model.manifest import digests_of
 
@@ -74,6 +74,12 @@ def encoder_graph(seed: int, dims: int = DIMS) -> onnx.ModelProto:
     return _model(nodes, ["input_ids", "attention_mask"], outputs, {"table": table(seed, dims)})
 
 
+def flat_pair_graph(seed: int) -> onnx.ModelProto:
+    """A pair's logit is the mean over its tokens of a number each; it does not read ``token_type_ids``."""
+    nodes = [*_masked_mean(), helper.make_node("Squeeze", ["mean", "one"], ["logit"])]
+    return _model(nodes, ["input_ids", "attention_mask"], {"logit": ["batch"]}, {"table": table(seed, 1)})
+
+
 def pair_graph(seed: int) -> onnx.ModelProto:
     """A pair's logit is the mean over its tokens of a number each, and a little for tokens of the second sentence."""
     nodes = [
@@ -131,6 +137,7 @@ def write_student(
     (folder / "onnx").mkdir(parents=True)
     for file in GRAPH_FILES.values():
         onnx.save(encoder_graph(seed), folder / file)
+    tokenizer().save(str(folder / TOKENIZER))
     if head in HEADS:
         save_file(HEADS[head](seed), folder / HEAD)
     calibration = {"score": {"slope": 1.0, "intercept": 0.0}, "similarity": {"slope": 4.0, "intercept": -2.0}}
@@ -141,15 +148,38 @@ def write_student(
 
 def write_teacher(folder: Path, seed: int = 2, name: str = "tiny-teacher", max_tokens: int = 64) -> Path:
     """A teacher's bundle."""
-    (folder / "onnx").mkdir(parents=True)
-    onnx.save(pair_graph(seed), folder / GRAPH_FILES["int8"])
+    _write_member(folder, pair_graph(seed))
     _finish(folder, {"name": name, "max_tokens": max_tokens, "kind": "cross-encoder"})
     return folder
 
 
-def _finish(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the tokenizer and the manifest."""
+SIGNAL = {
+    "pair": {"mean": 0.2, "deviation": 0.5},
+    "sentence": {"mean": 0.4, "deviation": 0.25},
+    "slope": 3.0,
+    "intercept": -1.0,
+}
+
+
+def write_ensemble(folder: Path, seed: int = 2, name: str = "tiny-ensemble", head: HeadKind = "cosine") -> Path:
+    """The bundle of a teacher of two members: the teacher and the student of the same seed."""
+    _write_member(folder / PAIR, pair_graph(seed))
+    _write_member(folder / SENTENCE, encoder_graph(seed))
+    if head in HEADS:
+        save_file(HEADS[head](seed), folder / SENTENCE / HEAD)
+    facts = {"kind": "ensemble", "dims": DIMS, "pooling": "mean", "head": head, "signal": SIGNAL}
+    _finish(folder, {"name": name, "max_tokens": 64} | facts)
+    return folder
+
+
+def _write_member(folder: Path, graph: onnx.ModelProto) -> None:
+    (folder / "onnx").mkdir(parents=True)
+    onnx.save(graph, folder / GRAPH_FILES["int8"])
     tokenizer().save(str(folder / TOKENIZER))
+
+
+def _finish(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest."""
     manifest = {
         "format": 1,
         "task": "tests",

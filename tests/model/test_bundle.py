@@ -3,13 +3,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from model.bundle import BundleManifest, Student, load_student, load_teacher
+from model.bundle import GRAPH_FILES, BundleManifest, Student, load_student, load_teacher
 from model.faults import DimensionsError
 from model.head import CosineHead, Head, HeadKind, MlpHead, QuadraticHead
-from model.manifest import ArtifactError
-from tests.tiny import DIMS, VOCABULARY, table, write_student
+from model.manifest import ArtifactError, sha256_of
+from tests.tiny import DIMS, VOCABULARY, flat_pair_graph, table, write_student, write_teacher
 
 
 @pytest.fixture
@@ -75,15 +76,27 @@ def test_no_texts_no_rows(student: Student) -> None:
 
 
 def test_a_teacher_does_not_mind_the_order(teacher_bundle: Path) -> None:
-    teacher = load_teacher(teacher_bundle, threads=1).cross_encoder
+    teacher = load_teacher(teacher_bundle, threads=1).scorer
     logits = teacher.score([("abc", "d"), ("d", "abc"), ("x", "y")]).logits
     assert logits[0] == pytest.approx(logits[1])
     assert logits[0] != pytest.approx(logits[2])
 
 
 def test_a_pair_too_long_for_the_teacher_says_so(teacher_bundle: Path) -> None:
-    teacher = load_teacher(teacher_bundle, threads=1).cross_encoder
+    teacher = load_teacher(teacher_bundle, threads=1).scorer
     np.testing.assert_array_equal(teacher.score([("a", "b"), ("a" * 99, "b")]).truncated, [False, True])
+
+
+def test_a_pair_graph_is_given_only_the_inputs_it_declares(tmp_path: Path) -> None:
+    """RoBERTa's have no ``token_type_ids``."""
+    folder = write_teacher(tmp_path / "bundle")
+    graph = folder / GRAPH_FILES["int8"]
+    onnx.save(flat_pair_graph(2), graph)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    change(folder, files=files | {GRAPH_FILES["int8"]: sha256_of(graph)})
+    logit = load_teacher(folder, threads=1).scorer.score([("ab", "c")]).logits[0]
+    read = [VOCABULARY.index(token) for token in ("[CLS]", "a", "##b", "[SEP]", "c", "[SEP]")]
+    assert logit == pytest.approx(table(2, 1)[read].mean(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["onnx/model_int8.onnx", "tokenizer.json", "head.safetensors"])
@@ -128,8 +141,6 @@ def test_a_path_outside_the_folder_is_refused(copied: Path) -> None:
 
 
 def test_a_graph_that_is_none_is_refused(copied: Path) -> None:
-    from model.manifest import sha256_of
-
     graph = copied / "onnx/model_int8.onnx"
     graph.write_bytes(b"no graph")
     files = json.loads((copied / "manifest.json").read_text())["files"]
