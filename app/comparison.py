@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.retriever import CandidateSearch, HeadScorer, PairReader, Retriever
-from app.similarity import score_pairs
 from model.bundle import Student
+from model.similarity import score_pairs
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class StudentView:
 
 def view_of_candidates(student: Student, query: str, candidates: Sequence[str]) -> StudentView:
     """Given candidates, scored by the student."""
-    answers = score_pairs(student, [(query, text) for text in candidates])
+    answers = score_pairs(student.encoder, student.head, [(query, text) for text in candidates])
     return StudentView(candidates, [None] * len(candidates), answers.logits, bool(answers.truncated.any()))
 
 

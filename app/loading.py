@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings import Settings
-from app.similarity import score_pairs
 from index.generations import Generation
 from index.manifest import EncoderIdentity
 from model.bundle import Student, Teacher, load_student, load_teacher
 from model.manifest import ArtifactError
+from model.similarity import score_pairs
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ def load(settings: Settings) -> Service:
     index = open_index(settings.index, student) if settings.index else None
     teacher = load_teacher(settings.teacher, settings.threads) if settings.teacher else None
     try:
-        score_pairs(student, [("warm", "up")])
+        score_pairs(student.encoder, student.head, [("warm", "up")])
         if teacher is not None:
-            teacher.cross_encoder.score([("warm", "up")])
+            teacher.scorer.score([("warm", "up")])
     except ValueError as error:  # shapes that do not fit, within files whose digests do
         raise ArtifactError(
             f"{settings.bundle} or {settings.teacher} does not work: {error}; export it again"

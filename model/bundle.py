@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import onnxruntime as ort
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from model.cross_encoder import OnnxCrossEncoder
+from model.cross_encoder import OnnxCrossEncoder, PairLogits
 from model.encoder import OnnxEncoder
-from model.head import Calibration, CosineHead, Head, MlpHead
+from model.ensemble import OnnxEnsemble, Standard
+from model.head import Calibration, Head, HeadKind, load_head
 from model.manifest import ArtifactError, check_digests
 from model.tokens import PairTokenizer, SentenceTokenizer
 
@@ -21,6 +22,8 @@ Graph = Literal["int8", "fp32"]
 GRAPH_FILES: Mapping[Graph, str] = {"int8": "onnx/model_int8.onnx", "fp32": "onnx/model.onnx"}
 TOKENIZER = "tokenizer.json"
 HEAD = "head.safetensors"
+PAIR, SENTENCE = "pair", "sentence"
+"""An ensemble's folders, one a member, each with graphs, tokenizer and head where the bundle of one model has them."""
 
 
 class CalibrationFacts(BaseModel):
@@ -36,6 +39,26 @@ class CalibrationFacts(BaseModel):
         return Calibration(self.slope, self.intercept)
 
 
+class StandardFacts(BaseModel):
+    """How a member's raw scores are standardised."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mean: float
+    deviation: Annotated[float, Field(gt=0)]
+
+    def standard(self) -> Standard:
+        """The function that these two numbers are."""
+        return Standard(self.mean, self.deviation)
+
+
+class SignalFacts(CalibrationFacts):
+    """How an ensemble's members make one logit: slope and intercept are those of the mean standardised score."""
+
+    pair: StandardFacts
+    sentence: StandardFacts
+
+
 class BundleManifest(BaseModel):
     """``manifest.json`` of a bundle, written last: what the model is, and the sha256 of each of its files."""
 
@@ -43,17 +66,27 @@ class BundleManifest(BaseModel):
 
     format: Literal[1] = 1
     name: str
-    kind: Literal["encoder", "cross-encoder"]
+    kind: Literal["encoder", "cross-encoder", "ensemble"]
     task: str
     dims: int | None
     max_tokens: Annotated[int, Field(ge=8)]
     pooling: Literal["mean"] | None
-    head: Literal["mlp", "cosine"] | None
+    head: HeadKind | None
     calibration: dict[Literal["score", "similarity"], CalibrationFacts]
     quality: dict[str, Any]
     licence: str
     lineage: list[str]
     files: dict[str, str]
+    matryoshka: list[Annotated[int, Field(ge=1)]] = []  # dimensions, below dims, that embeddings may be cut to
+    signal: SignalFacts | None = None  # of an ensemble, whose dims, pooling and head are its sentence member's
+
+    @field_validator("matryoshka")
+    @classmethod
+    def _prefixes_are_shorter_than_the_whole(cls, prefixes: list[int], facts: ValidationInfo) -> list[int]:
+        whole = facts.data.get("dims") or 0
+        if too_long := [dims for dims in prefixes if dims >= whole]:
+            raise ValueError(f"{too_long} is not below the {whole} dims")
+        return prefixes
 
     @classmethod
     def read(cls, folder: Path) -> "BundleManifest":
@@ -93,10 +126,30 @@ class BundleManifest(BaseModel):
         Raises:
             ArtifactError: the bundle has no such graph.
         """
-        held: list[Graph] = [name for name, file in GRAPH_FILES.items() if file in self.files]
+        held: list[Graph] = [
+            name for name, file in GRAPH_FILES.items() if all(part + file in self.files for part in self._parts())
+        ]
         if not held or (graph is not None and graph not in held):
             raise ArtifactError(f"{folder} has no {graph or 'onnx'} graph (it has: {', '.join(held) or 'none'})")
         return graph or held[0]
+
+    def lacks(self) -> list[str]:
+        """Names of files and facts that a bundle of this kind must have, graphs apart, and this one has not."""
+        parts = self._parts()
+        files = {part + TOKENIZER for part in parts}
+        if self.head not in (None, "cosine"):
+            files.add(parts[-1] + HEAD)  # an ensemble's encoder is its last part
+        calibrated = {"score", "similarity"} if self.kind == "encoder" else {"score"}
+        missing = sorted(files - self.files.keys()) + sorted(calibrated - self.calibration.keys())
+        if self.kind != "cross-encoder" and self.dims is None:
+            missing.append("dims")
+        if self.kind == "ensemble" and self.signal is None:
+            missing.append("signal")
+        return missing
+
+    def _parts(self) -> list[str]:
+        """What the names of each member's files start with."""
+        return [f"{PAIR}/", f"{SENTENCE}/"] if self.kind == "ensemble" else [""]
 
 
 @dataclass(frozen=True)
@@ -111,12 +164,25 @@ class Student:
     similarity: Calibration
 
 
+class PairScorer(Protocol):
+    """What every teacher does, of one member or two."""
+
+    @property
+    def max_tokens(self) -> int:
+        """A pair is cut after this many tokens."""
+        ...
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
+        """One logit a pair, the same whichever sentence comes first."""
+        ...
+
+
 @dataclass(frozen=True)
 class Teacher:
-    """A loaded teacher: cross-encoder and calibration."""
+    """A loaded teacher: who scores, and what the logits mean."""
 
     name: str
-    cross_encoder: OnnxCrossEncoder
+    scorer: PairScorer
     score: Calibration
 
 
@@ -126,51 +192,69 @@ def load_student(folder: Path, threads: int, graph: Graph | None = None) -> Stud
     Raises:
         ArtifactError: not a student bundle, or a file is missing or altered.
     """
-    manifest = _checked(folder, "encoder")
+    manifest = _checked(folder, "a student", "encoder")
     chosen = manifest.pick(graph, folder)
-    assert manifest.dims is not None  # an encoder's manifest has it: _checked saw to that
-    encoder = OnnxEncoder(
-        _session(folder / GRAPH_FILES[chosen], threads),
-        SentenceTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
-        manifest.dims,
-    )
-    head = MlpHead.load(folder / HEAD) if manifest.head == "mlp" else CosineHead()
     return Student(
         manifest.name,
-        encoder,
+        _encoder(folder, chosen, manifest, threads),
         manifest.graph_digest(chosen),
-        head,
+        load_head(manifest.head or "cosine", folder / HEAD),
         manifest.calibration["score"].calibration(),
         manifest.calibration["similarity"].calibration(),
     )
 
 
 def load_teacher(folder: Path, threads: int, graph: Graph | None = None) -> Teacher:
-    """A teacher bundle, every file checked against its digest.
+    """A teacher bundle, a cross-encoder or an ensemble, every file checked against its digest.
 
     Raises:
         ArtifactError: not a teacher bundle, or a file is missing or altered.
     """
-    manifest = _checked(folder, "cross-encoder")
-    cross_encoder = OnnxCrossEncoder(
-        _session(folder / GRAPH_FILES[manifest.pick(graph, folder)], threads),
-        PairTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
-    )
-    return Teacher(manifest.name, cross_encoder, manifest.calibration["score"].calibration())
+    manifest = _checked(folder, "a teacher", "cross-encoder", "ensemble")
+    chosen = manifest.pick(graph, folder)
+    scorer: PairScorer
+    if manifest.kind == "cross-encoder":
+        scorer = _cross_encoder(folder, chosen, manifest, threads)
+    else:
+        assert manifest.signal is not None  # _checked saw to that
+        scorer = OnnxEnsemble(
+            _cross_encoder(folder / PAIR, chosen, manifest, threads),
+            manifest.signal.pair.standard(),
+            _encoder(folder / SENTENCE, chosen, manifest, threads),
+            load_head(manifest.head or "cosine", folder / SENTENCE / HEAD),
+            manifest.signal.sentence.standard(),
+            manifest.signal.calibration(),
+        )
+    return Teacher(manifest.name, scorer, manifest.calibration["score"].calibration())
 
 
-def _checked(folder: Path, kind: str) -> BundleManifest:
+def _checked(folder: Path, what: str, *kinds: str) -> BundleManifest:
+    """The manifest of a bundle of one of some kinds, whose files are all there and unaltered."""
     manifest = BundleManifest.read(folder)
-    if manifest.kind != kind:
-        wanted = "a student (kind encoder)" if kind == "encoder" else "a teacher (kind cross-encoder)"
+    if manifest.kind not in kinds:
+        wanted = f"{what} (kind {' or '.join(kinds)})"
         raise ArtifactError(f"{folder} holds {manifest.name}, of kind {manifest.kind}; {wanted} is needed here")
-    needed = {TOKENIZER} | ({HEAD} if manifest.head == "mlp" else set())
-    calibrated = {"score", "similarity"} if kind == "encoder" else {"score"}
-    missing = sorted(needed - manifest.files.keys()) + sorted(calibrated - manifest.calibration.keys())
-    if missing or (kind == "encoder" and manifest.dims is None):
-        raise ArtifactError(f"{folder / MANIFEST} lacks {missing or ['dims']}; export the bundle again")
+    if missing := manifest.lacks():
+        raise ArtifactError(f"{folder / MANIFEST} lacks {missing}; export the bundle again")
     check_digests(folder, manifest.files, "restore the folder, or export the bundle again")
     return manifest
+
+
+def _encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int) -> OnnxEncoder:
+    assert manifest.dims is not None  # _checked saw to that
+    return OnnxEncoder(
+        _session(folder / GRAPH_FILES[graph], threads),
+        SentenceTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
+        manifest.dims,
+        matryoshka=manifest.matryoshka,
+    )
+
+
+def _cross_encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int) -> OnnxCrossEncoder:
+    return OnnxCrossEncoder(
+        _session(folder / GRAPH_FILES[graph], threads),
+        PairTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
+    )
 
 
 def _session(path: Path, threads: int) -> ort.InferenceSession:

@@ -31,6 +31,7 @@ class OnnxCrossEncoder:
         token_budget: int = TOKEN_BUDGET,
     ) -> None:
         self._session, self._tokenizer, self._token_budget = session, tokenizer, token_budget
+        self._inputs = {declared.name for declared in session.get_inputs()}  # not every graph has token_type_ids
 
     @property
     def max_tokens(self) -> int:
@@ -50,7 +51,8 @@ class OnnxCrossEncoder:
         rows = self._tokenizer.tokenize([*pairs, *((b, a) for a, b in pairs)])
         logits = np.empty(len(rows))
         for batch in plan_batches([len(row) for row in rows], self._token_budget):
-            inputs = self._tokenizer.padded([rows[row] for row in batch])
+            arrays = self._tokenizer.padded([rows[row] for row in batch])
+            inputs = {name: array for name, array in arrays.items() if name in self._inputs}
             logits[batch] = self._session.run(["logit"], inputs)[0]
         if not np.isfinite(logits).all():
             raise ArithmeticError("the teacher answered a number that is not finite; check the bundle")

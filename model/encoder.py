@@ -6,10 +6,20 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from model.faults import DimensionsError
 from model.tokens import SentenceTokenizer, Tokens, plan_batches
 
 TOKEN_BUDGET = 1024
 """Tokens of a batch, padding included: enough for the kernels, little enough for the caches."""
+
+
+def shortened(embeddings: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
+    """(rows, dims) the first numbers of (rows, dim) embeddings, at unit length again.
+
+    Only worth something for an encoder trained for it (Matryoshka Representation Learning, arXiv 2205.13147).
+    """
+    prefixes = embeddings[:, :dims]
+    return prefixes / np.linalg.norm(prefixes, axis=1, keepdims=True)
 
 
 class OnnxEncoder:
@@ -21,9 +31,11 @@ class OnnxEncoder:
         tokenizer: SentenceTokenizer,
         dims: int,
         token_budget: int = TOKEN_BUDGET,
+        matryoshka: Sequence[int] = (),
     ) -> None:
         self._session, self._tokenizer = session, tokenizer
-        self.dims, self._token_budget = dims, token_budget
+        self.dims, self.matryoshka = dims, tuple(matryoshka)
+        self._token_budget = token_budget
 
     @property
     def max_tokens(self) -> int:
@@ -32,7 +44,7 @@ class OnnxEncoder:
 
     def with_token_budget(self, token_budget: int) -> "OnnxEncoder":
         """The same encoder with batches of another size."""
-        return OnnxEncoder(self._session, self._tokenizer, self.dims, token_budget)
+        return OnnxEncoder(self._session, self._tokenizer, self.dims, token_budget, self.matryoshka)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """One :class:`Tokens` a text; its ``truncated`` says whether the text was cut."""
@@ -52,6 +64,15 @@ class OnnxEncoder:
             raise ArithmeticError("the encoder answered a number that is not finite; check the bundle")
         return embeddings
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(texts, dim) unit embeddings, in the order of ``texts``."""
-        return self.embed(self.tokenize(texts))
+    def encode(self, texts: Sequence[str], dims: int | None = None) -> NDArray[np.float32]:
+        """(texts, dim) unit embeddings, in the order of ``texts``; with ``dims``, cut to that many.
+
+        Raises:
+            DimensionsError: the encoder was not trained to be cut there.
+        """
+        width = self.dims if dims is None else dims
+        if width not in (*self.matryoshka, self.dims):
+            allowed = ", ".join(map(str, (*self.matryoshka, self.dims)))
+            raise DimensionsError(f"embeddings of {width} dimensions were asked for; this model gives {allowed}")
+        embeddings = self.embed(self.tokenize(texts))
+        return embeddings if width == self.dims else shortened(embeddings, width)

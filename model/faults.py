@@ -3,3 +3,7 @@
 
 class TrainingFault(Exception):
     """A step that cannot be done with what it was given; the message says what is wrong and how to mend it."""
+
+
+class DimensionsError(ValueError):
+    """A width that an encoder was not trained to cut its embeddings to; the message names those it was."""

@@ -42,7 +42,8 @@ class _TokenizerFile:
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self._pad_id = tokenizer.token_to_id("[PAD]") or 0
+        pads = [tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>")]  # BERT's name and RoBERTa's
+        self._pad_id = next((pad for pad in pads if pad is not None), 0)
 
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> Self:

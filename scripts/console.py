@@ -27,7 +27,7 @@ from rich.text import Text
 from app.settings import Settings
 from index.manifest import IndexFault
 from index.sources import SourceError
-from model.faults import TrainingFault
+from model.faults import DimensionsError, TrainingFault
 from model.manifest import ArtifactError
 
 SECONDS_PER_LINE = 30.0
@@ -37,7 +37,7 @@ class BadInput(Exception):
     """An argument or a file that a command cannot use; the message says what to do."""
 
 
-REFUSALS = (BadInput, ArtifactError, IndexFault, SourceError, TrainingFault, OSError)
+REFUSALS = (BadInput, ArtifactError, DimensionsError, IndexFault, SourceError, TrainingFault, OSError)
 """What the caller can mend: answered with one line, never with a stack trace."""
 
 errors = Console(stderr=True, soft_wrap=True, highlight=False)

@@ -12,8 +12,8 @@ from urllib.request import Request, urlopen
 import numpy as np
 from numpy.typing import NDArray
 
-from app.similarity import score_pairs
 from model.bundle import load_student, load_teacher
+from model.similarity import score_pairs
 from model.training.pairs import Pair, read_pairs
 from model.training.quality import Correlation
 from model.training.recipes import PairSet
@@ -45,7 +45,7 @@ def of_bundle(folder: Path) -> Scorer:
     student = load_student(folder, read_settings().threads)
 
     def score(pairs: Sequence[Pair]) -> Scores:
-        answers = score_pairs(student, [(pair.left, pair.right) for pair in pairs])
+        answers = score_pairs(student.encoder, student.head, [(pair.left, pair.right) for pair in pairs])
         return {"score": student.score(answers.logits), "similarity": answers.similarities}
 
     return score
@@ -56,7 +56,7 @@ def of_teacher(folder: Path) -> Scorer:
     teacher = load_teacher(folder, read_settings().threads)
 
     def score(pairs: Sequence[Pair]) -> Scores:
-        return {"teacher": teacher.score(teacher.cross_encoder.score([(p.left, p.right) for p in pairs]).logits)}
+        return {"teacher": teacher.score(teacher.scorer.score([(p.left, p.right) for p in pairs]).logits)}
 
     return score
 

@@ -82,8 +82,8 @@ def score(
     json: JsonOption = False,
 ) -> None:
     """Score two sentences, or every row of a TSV with the columns sentence1 and sentence2."""
-    from app.similarity import score_pairs
     from model.bundle import load_student
+    from model.similarity import score_pairs
 
     if len(sentences) > 2 or (len(sentences) == 2) != (output is None):
         raise BadInput("give either two sentences, or a file and --output: dse score PAIRS.tsv -o SCORES.tsv")
@@ -93,7 +93,7 @@ def score(
     settings = read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     left, right = (_usable(sentence, "a sentence") for sentence in sentences)
-    answer = score_pairs(student, [(left, right)])
+    answer = score_pairs(student.encoder, student.head, [(left, right)])
     value, cosine = float(student.score(answer.logits)[0]), float(answer.similarities[0])
     if json:
         print_json({"score": value, "similarity": cosine, "model": student.name})
@@ -102,8 +102,8 @@ def score(
 
 
 def _score_file(path: Path, output: Path, bundle: Path | None) -> None:
-    from app.similarity import score_pairs
     from model.bundle import load_student
+    from model.similarity import score_pairs
 
     settings = read_settings()
     columns, rows = _table(path)
@@ -112,7 +112,7 @@ def _score_file(path: Path, output: Path, bundle: Path | None) -> None:
         task = bar.add_task("scoring", total=len(rows))
         file.write("\t".join([*columns, "score", "similarity"]) + "\n")
         for batch in _batches(rows):
-            answer = score_pairs(student, [(row["sentence1"], row["sentence2"]) for row in batch])
+            answer = score_pairs(student.encoder, student.head, [(row["sentence1"], row["sentence2"]) for row in batch])
             for row, value, cosine in zip(batch, student.score(answer.logits), answer.similarities, strict=True):
                 file.write("\t".join([*row.values(), f"{value:.6f}", f"{cosine:.6f}"]) + "\n")
             bar.advance(task, len(batch))
@@ -123,6 +123,9 @@ def encode(
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npy file, (texts, dim) float32.")],
     bundle: BundleOption = None,
     text_column: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
+    dimensions: Annotated[
+        int | None, typer.Option(help="Cut embeddings to this many, where the bundle allows it.")
+    ] = None,
 ) -> None:
     """Write the embeddings of the texts of some files, in order."""
     import numpy as np
@@ -137,7 +140,7 @@ def encode(
         documents = read_documents(inputs, Columns(text=text_column))
         parts = []
         for batch in _batches(sourced.document.text for sourced in documents):
-            parts.append(student.encoder.encode(batch))
+            parts.append(student.encoder.encode(batch, dimensions))
             bar.advance(task, len(batch))
         np.save(file, np.concatenate(parts))
 

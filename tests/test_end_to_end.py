@@ -124,7 +124,7 @@ def test_a_served_logit_is_the_trained_networks(home: Path) -> None:
     from model.training.signal import raw_scores
 
     network, _ = load_network(home / "run-served")
-    teacher = load_teacher(home / "bundle-served", threads=1, graph="fp32").cross_encoder
+    teacher = load_teacher(home / "bundle-served", threads=1, graph="fp32").scorer
     pairs = [("apple river", "river stone"), ("cloud", "green table music")]
     expected = raw_scores(network, [Pair("", left, right, 0) for left, right in pairs], "fp32")
     np.testing.assert_allclose(teacher.score(pairs).logits, expected, atol=1e-4)

@@ -1,7 +1,9 @@
 """Models small enough to build in a test: a tokenizer of letters, a student and a teacher of one table each."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from model.bundle import GRAPH_FILES, HEAD, MANIFEST, TOKENIZER
+from model.bundle import GRAPH_FILES, HEAD, MANIFEST, PAIR, SENTENCE, TOKENIZER
+from model.head import HeadKind
 from model.manifest import digests_of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -71,6 +74,12 @@ def encoder_graph(seed: int, dims: int = DIMS) -> onnx.ModelProto:
     return _model(nodes, ["input_ids", "attention_mask"], outputs, {"table": table(seed, dims)})
 
 
+def flat_pair_graph(seed: int) -> onnx.ModelProto:
+    """A pair's logit is the mean over its tokens of a number each; it does not read ``token_type_ids``."""
+    nodes = [*_masked_mean(), helper.make_node("Squeeze", ["mean", "one"], ["logit"])]
+    return _model(nodes, ["input_ids", "attention_mask"], {"logit": ["batch"]}, {"table": table(seed, 1)})
+
+
 def pair_graph(seed: int) -> onnx.ModelProto:
     """A pair's logit is the mean over its tokens of a number each, and a little for tokens of the second sentence."""
     nodes = [
@@ -102,41 +111,85 @@ def head_tensors(seed: int, dims: int = DIMS, hidden: int = 8) -> dict[str, np.n
     }
 
 
-def write_student(folder: Path, seed: int = 1, name: str = "tiny-student", max_tokens: int = 32) -> Path:
-    """A student's bundle: two graphs (the same one, under both names), an mlp head, a manifest."""
+def quadratic_head_tensors(seed: int, dims: int = DIMS) -> dict[str, np.ndarray]:
+    """A quadratic head's tensors as the trainer names them."""
+    random = np.random.default_rng(seed)
+    names = ("linear", "product", "difference")
+    weights = {name: random.normal(size=dims).astype(np.float32) for name in names}
+    return weights | {"bias": random.normal(size=1).astype(np.float32)}
+
+
+HEADS: dict[HeadKind, Callable[[int], dict[str, np.ndarray]]] = {
+    "mlp": head_tensors,
+    "quadratic": quadratic_head_tensors,
+}
+
+
+def write_student(
+    folder: Path,
+    seed: int = 1,
+    name: str = "tiny-student",
+    max_tokens: int = 32,
+    head: HeadKind = "mlp",
+    **facts: Any,
+) -> Path:
+    """A student's bundle: two graphs (the same one, under both names), a head, a manifest with some facts changed."""
     (folder / "onnx").mkdir(parents=True)
     for file in GRAPH_FILES.values():
         onnx.save(encoder_graph(seed), folder / file)
-    save_file(head_tensors(seed), folder / HEAD)
-    _finish(folder, name, "encoder", max_tokens, DIMS)
+    tokenizer().save(str(folder / TOKENIZER))
+    if head in HEADS:
+        save_file(HEADS[head](seed), folder / HEAD)
+    calibration = {"score": {"slope": 1.0, "intercept": 0.0}, "similarity": {"slope": 4.0, "intercept": -2.0}}
+    student = {"kind": "encoder", "dims": DIMS, "pooling": "mean", "head": head, "calibration": calibration}
+    _finish(folder, {"name": name, "max_tokens": max_tokens} | student | facts)
     return folder
 
 
 def write_teacher(folder: Path, seed: int = 2, name: str = "tiny-teacher", max_tokens: int = 64) -> Path:
     """A teacher's bundle."""
-    (folder / "onnx").mkdir(parents=True)
-    onnx.save(pair_graph(seed), folder / GRAPH_FILES["int8"])
-    _finish(folder, name, "cross-encoder", max_tokens, None)
+    _write_member(folder, pair_graph(seed))
+    _finish(folder, {"name": name, "max_tokens": max_tokens, "kind": "cross-encoder"})
     return folder
 
 
-def _finish(folder: Path, name: str, kind: str, max_tokens: int, dims: int | None) -> None:
+SIGNAL = {
+    "pair": {"mean": 0.2, "deviation": 0.5},
+    "sentence": {"mean": 0.4, "deviation": 0.25},
+    "slope": 3.0,
+    "intercept": -1.0,
+}
+
+
+def write_ensemble(folder: Path, seed: int = 2, name: str = "tiny-ensemble", head: HeadKind = "cosine") -> Path:
+    """The bundle of a teacher of two members: the teacher and the student of the same seed."""
+    _write_member(folder / PAIR, pair_graph(seed))
+    _write_member(folder / SENTENCE, encoder_graph(seed))
+    if head in HEADS:
+        save_file(HEADS[head](seed), folder / SENTENCE / HEAD)
+    facts = {"kind": "ensemble", "dims": DIMS, "pooling": "mean", "head": head, "signal": SIGNAL}
+    _finish(folder, {"name": name, "max_tokens": 64} | facts)
+    return folder
+
+
+def _write_member(folder: Path, graph: onnx.ModelProto) -> None:
+    (folder / "onnx").mkdir(parents=True)
+    onnx.save(graph, folder / GRAPH_FILES["int8"])
     tokenizer().save(str(folder / TOKENIZER))
-    student = kind == "encoder"
+
+
+def _finish(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest."""
     manifest = {
         "format": 1,
-        "name": name,
-        "kind": kind,
         "task": "tests",
-        "dims": dims,
-        "max_tokens": max_tokens,
-        "pooling": "mean" if student else None,
-        "head": "mlp" if student else None,
-        "calibration": {"score": {"slope": 1.0, "intercept": 0.0}}
-        | ({"similarity": {"slope": 4.0, "intercept": -2.0}} if student else {}),
+        "dims": None,
+        "pooling": None,
+        "head": None,
+        "calibration": {"score": {"slope": 1.0, "intercept": 0.0}},
         "quality": {},
         "licence": "apache-2.0",
         "lineage": ["built in a test"],
         "files": digests_of(folder, [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]),
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest), "utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest | facts), "utf-8")

@@ -33,8 +33,8 @@ from app.schemas import (
     Standing,
 )
 from app.settings import Settings
-from app.similarity import score_pairs
 from index.generations import Generation
+from model.similarity import score_pairs
 
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (404, 413, 422)}
 
@@ -47,7 +47,7 @@ def similarity(request: SimilarityRequest, service: ServiceDep, settings: Settin
     """How similar are these sentences, by the student?"""
     student, pairs = service.student, request.as_pairs()
     _within(len(pairs), settings.max_batch, "pairs", "DSE_MAX_BATCH")
-    answers = score_pairs(student, pairs)
+    answers = score_pairs(student.encoder, student.head, pairs)
     _refuse_cut(answers.truncated.any(), request, student.name, student.encoder.max_tokens)
     scores = answers.logits if request.raw_scores else student.score(answers.logits)
     results = [
@@ -62,8 +62,8 @@ def teacher_similarity(request: SimilarityRequest, teacher: TeacherDep, settings
     """How similar are these sentences, by the teacher, who reads both together?"""
     pairs = request.as_pairs()
     _within(len(pairs), settings.max_teacher_pairs, "pairs", "DSE_MAX_TEACHER_PAIRS")
-    answers = teacher.cross_encoder.score(pairs)
-    _refuse_cut(answers.truncated.any(), request, teacher.name, teacher.cross_encoder.max_tokens)
+    answers = teacher.scorer.score(pairs)
+    _refuse_cut(answers.truncated.any(), request, teacher.name, teacher.scorer.max_tokens)
     scores = answers.logits if request.raw_scores else teacher.score(answers.logits)
     results = [
         PairScore(index=row, score=score, similarity=None, truncated=cut)
@@ -103,9 +103,9 @@ def compare(
         view = partial(view_of_index, student, service.index, query, request.k, settings.depth)
     else:
         raise ServiceError(404, "no index is loaded: give candidates, or start dse serve with --index DIR")
-    found = compare_views(query, view, teacher.cross_encoder)
+    found = compare_views(query, view, teacher.scorer)
     _refuse_cut(found.student.truncated, request, student.name, student.encoder.max_tokens)
-    _refuse_cut(found.teacher_cut, request, teacher.name, teacher.cross_encoder.max_tokens)
+    _refuse_cut(found.teacher_cut, request, teacher.name, teacher.scorer.max_tokens)
     seen, student_ranks, teacher_ranks = found.student, ranks(found.student.logits), ranks(found.teacher_logits)
     student_scores, teacher_scores = student.score(seen.logits), teacher.score(found.teacher_logits)
     return CompareResponse(
@@ -161,7 +161,7 @@ def _search_all(
     found = [retriever.search(query, request.k, depth, scorer) for query in queries]
     if isinstance(scorer, TeacherScorer) and service.teacher is not None:
         teacher_cut = any(answer.truncated for answer in found)
-        _refuse_cut(teacher_cut, request, model, service.teacher.cross_encoder.max_tokens)
+        _refuse_cut(teacher_cut, request, model, service.teacher.scorer.max_tokens)
     return model, [_hits(answer) for answer in found]
 
 
@@ -185,7 +185,7 @@ def _scorer(rerank: str, service: Service, settings: Settings) -> tuple[str, Sco
     if rerank == "teacher":
         if teacher is None:
             raise ServiceError(404, "no teacher is loaded; start dse serve with --teacher DIR", "rerank")
-        reader = TeacherScorer(teacher.cross_encoder, teacher.score)
+        reader = TeacherScorer(teacher.scorer, teacher.score)
         return teacher.name, reader, settings.max_teacher_pairs, "DSE_MAX_TEACHER_PAIRS"
     scorer = HeadScorer(student.head, student.score) if rerank == "head" else CosineScorer(student.similarity)
     return student.name, scorer, settings.max_candidates, "DSE_MAX_CANDIDATES"

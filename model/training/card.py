@@ -98,9 +98,11 @@ def _what_it_is(manifest: BundleManifest) -> str:
             "A teacher: a cross-encoder that reads two sentences together and answers one logit (`logit`, before\n"
             f"the sigmoid); DSE serves the mean over both orders. {cut}"
         )
-    score = (
-        "the DSE head (`head.safetensors`) over two embeddings" if manifest.head == "mlp" else "the cosine, calibrated"
-    )
+    score = {
+        "mlp": "the DSE head (`head.safetensors`) over two embeddings",
+        "quadratic": "a quadratic head (`head.safetensors`) over two embeddings",
+        "cosine": "the cosine, calibrated",
+    }[manifest.head or "cosine"]
     return (
         f"A student of Distilled Sentence Embedding (arXiv 1908.05161): a sentence encoder of {manifest.dims}\n"
         f"dimensions, mean pooling and unit length inside the graph. The score of a pair is {score}.\n{cut}\n\n"

@@ -12,9 +12,10 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from model.faults import TrainingFault
+from model.head import HeadKind
 from model.tokens import Arrays, PairTokenizer, SentenceTokenizer
 from model.training.pairs import Pair
-from model.training.recipes import NetworkRecipe
+from model.training.recipes import HeadRecipe, NetworkRecipe
 
 Inputs = dict[str, Tensor]
 """input_ids, attention_mask and, for pairs, token_type_ids: (texts, tokens) int64."""
@@ -28,6 +29,8 @@ class MlpHead(nn.Module):
     The first layer's weights for u and v are one matrix, so head(u, v) = head(v, u) exactly. The head starts as the
     cosine: its first hidden unit is the sum of u*v (kept positive by a bias) and the output reads that unit alone.
     """
+
+    kind: HeadKind = "mlp"
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -50,6 +53,40 @@ class MlpHead(nn.Module):
         return self.output(hidden.relu()).squeeze(-1)
 
 
+class QuadraticHead(nn.Module):
+    """``sum of a_i (u_i + v_i) + c_i u_i v_i + d_i (u_i - v_i)^2``, plus a bias.
+
+    It starts as the cosine, on the scale where :class:`MlpHead` starts: a and d are 0, c is 6.
+    """
+
+    kind: HeadKind = "quadratic"
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(torch.zeros(dim))
+        self.product = nn.Parameter(torch.full((dim,), 6.0))
+        self.difference = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.tensor([-3.6]))
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """(pairs,) logits of (pairs, dim) embeddings."""
+        return (
+            (left + right) @ self.linear
+            + (left * right) @ self.product
+            + (left - right).square() @ self.difference
+            + self.bias
+        )
+
+
+TrainedHead = MlpHead | QuadraticHead
+
+
+def _head_of(recipe: HeadRecipe, dim: int) -> TrainedHead | None:
+    if recipe.kind == "mlp":
+        return MlpHead(dim, recipe.hidden)
+    return QuadraticHead(dim) if recipe.kind == "quadratic" else None
+
+
 def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """(texts, dim) unit-length means of (texts, tokens, dim) over the tokens that are not padding."""
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
@@ -67,7 +104,7 @@ class Answers:
     right: Tensor | None
 
 
-def _compared(head: MlpHead | None, left: Tensor, right: Tensor) -> Answers:
+def _compared(head: TrainedHead | None, left: Tensor, right: Tensor) -> Answers:
     cosines = (left * right).sum(-1)
     return Answers(cosines if head is None else head(left, right), cosines, left, right)
 
@@ -75,7 +112,7 @@ def _compared(head: MlpHead | None, left: Tensor, right: Tensor) -> Answers:
 class BiEncoder(nn.Module):
     """A student: one body for both sentences, mean pooling, unit length; a head over the embeddings, or the cosine."""
 
-    def __init__(self, body: PreTrainedModel, head: MlpHead | None, tokenizer: SentenceTokenizer) -> None:
+    def __init__(self, body: PreTrainedModel, head: TrainedHead | None, tokenizer: SentenceTokenizer) -> None:
         super().__init__()
         self.body, self.head, self.tokenizer = body, head, tokenizer
 
@@ -83,6 +120,11 @@ class BiEncoder(nn.Module):
     def dims(self) -> int:
         """Width of an embedding."""
         return int(self.body.config.hidden_size)
+
+    @property
+    def head_kind(self) -> HeadKind:
+        """What compares two embeddings."""
+        return self.head.kind if self.head is not None else "cosine"
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """(texts, dim) unit embeddings, with gradients where they are enabled."""
@@ -105,7 +147,7 @@ class CrossEncoder(nn.Module):
     classifier of transformers with one label.
     """
 
-    def __init__(self, body: PreTrainedModel, head: MlpHead | None, tokenizer: PairTokenizer) -> None:
+    def __init__(self, body: PreTrainedModel, head: TrainedHead | None, tokenizer: PairTokenizer) -> None:
         super().__init__()
         self.body, self.head, self.tokenizer = body, head, tokenizer
 
@@ -165,7 +207,7 @@ def _network_of(recipe: NetworkRecipe, source: Path | str) -> Network:
         raise TrainingFault(f"{source}: not a pretrained transformer ({error}); give its folder with --init") from error
     if "embeddings" in recipe.frozen:
         body.base_model.embeddings.requires_grad_(False)
-    head = MlpHead(body.config.hidden_size, recipe.head.hidden) if recipe.head.kind == "mlp" else None
+    head = _head_of(recipe.head, body.config.hidden_size)
     if recipe.kind == "bi-encoder":
         return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
     return CrossEncoder(body, head, PairTokenizer.load(tokenizer_file, recipe.max_tokens))

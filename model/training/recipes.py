@@ -106,7 +106,7 @@ class HeadRecipe(_Strict):
     ``classifier`` is a cross-encoder's alone: the linear layer of transformers' sequence classification.
     """
 
-    kind: Literal["mlp", "cosine", "classifier"] = "mlp"
+    kind: Literal["mlp", "quadratic", "cosine", "classifier"] = "mlp"
     hidden: Annotated[int, Field(gt=0)] = 512
 
 
@@ -148,6 +148,7 @@ class NetworkRecipe(_Strict):
             return stage.losses
         usual: dict[str, dict[PairLoss, float]] = {
             "mlp": {"dse": 1.0, "cosent": 1.0},
+            "quadratic": {"dse": 1.0, "cosent": 1.0},
             "cosine": {"cosent": 1.0},  # a cosine is no logit
             "classifier": {"dse": 1.0},
         }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from model.bundle import GRAPH_FILES, HEAD, TOKENIZER, Graph
 from model.cross_encoder import OnnxCrossEncoder
 from model.encoder import OnnxEncoder
-from model.head import Calibration, CosineHead, Head, MlpHead
+from model.head import Calibration, CosineHead, Head, load_head
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.networks import BiEncoder, Network
 from model.training.pairs import Pair
@@ -37,14 +37,12 @@ class OnnxScorer:
     def load(cls, folder: Path, graph: Graph, network: Network, max_tokens: int) -> "OnnxScorer":
         """One graph of ``folder``; the network says which kind it is."""
         session = ort.InferenceSession(folder / GRAPH_FILES[graph], providers=["CPUExecutionProvider"])
-        head: Head = CosineHead()
-        if isinstance(network, BiEncoder) and network.head is not None:
-            head = MlpHead.load(folder / HEAD)
         if isinstance(network, BiEncoder):
             tokenizer = SentenceTokenizer.load(folder / TOKENIZER, max_tokens)
+            head = load_head(network.head_kind, folder / HEAD)
             return cls(OnnxEncoder(session, tokenizer, network.dims), head)
         pair_tokenizer = PairTokenizer.load(folder / TOKENIZER, max_tokens)
-        return cls(OnnxCrossEncoder(session, pair_tokenizer), head)
+        return cls(OnnxCrossEncoder(session, pair_tokenizer), CosineHead())
 
     def __call__(self, pairs: Sequence[Pair]) -> Scored:
         """The graph's answers on pairs."""

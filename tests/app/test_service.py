@@ -1,6 +1,7 @@
 """The HTTP contract, through a real application over tiny models."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from app.main import create_app
 from app.settings import Settings
 from model.bundle import Student, load_teacher
 from tests.conftest import WORDS
+from tests.tiny import write_ensemble
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +49,22 @@ def test_the_teachers_similarity(client: TestClient, settings: Settings) -> None
     answer = client.post("/v1/teacher/similarity", json={"pairs": [["ab", "c"]]}).json()
     assert settings.teacher is not None
     teacher = load_teacher(settings.teacher, threads=1)
-    expected = teacher.score(teacher.cross_encoder.score([("ab", "c")]).logits)[0]
+    expected = teacher.score(teacher.scorer.score([("ab", "c")]).logits)[0]
     result = {"index": 0, "score": pytest.approx(expected), "similarity": None, "truncated": False}
     assert answer == {"model": "tiny-teacher", "results": [result]}
+
+
+def test_an_ensemble_serves_as_the_teacher(settings: Settings, tmp_path: Path) -> None:
+    folder = write_ensemble(tmp_path / "ensemble")
+    ensemble = TestClient(create_app(settings.model_copy(update={"teacher": folder})))
+    pairs = [["listen", "silent"], ["banana", "google"]]
+    answer = ensemble.post("/v1/teacher/similarity", json={"pairs": pairs, "raw_scores": True}).json()
+    expected = load_teacher(folder, threads=1).scorer.score([(left, right) for left, right in pairs]).logits
+    assert answer["model"] == "tiny-ensemble"
+    assert [row["score"] for row in answer["results"]] == pytest.approx(expected.tolist())
+    long = {"pairs": [["ab " * 50, "c"]], "truncate": False}
+    refused = ensemble.post("/v1/teacher/similarity", json=long)
+    assert "longer than the 64 tokens that tiny-ensemble reads" in refused.json()["error"]["message"]
 
 
 def test_search_answers_documents_best_first(client: TestClient) -> None:

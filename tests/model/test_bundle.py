@@ -3,11 +3,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from model.bundle import BundleManifest, Student, load_student, load_teacher
-from model.manifest import ArtifactError
-from tests.tiny import DIMS, VOCABULARY, table, write_student
+from model.bundle import GRAPH_FILES, BundleManifest, Student, load_student, load_teacher
+from model.faults import DimensionsError
+from model.head import CosineHead, Head, HeadKind, MlpHead, QuadraticHead
+from model.manifest import ArtifactError, sha256_of
+from tests.tiny import DIMS, VOCABULARY, flat_pair_graph, table, write_student, write_teacher
 
 
 @pytest.fixture
@@ -35,20 +38,65 @@ def test_companions_do_not_leak_into_an_embedding(student: Student) -> None:
     np.testing.assert_array_equal(one_batch[0], one_batch[3])
 
 
+def test_embeddings_are_cut_where_the_manifest_allows(tmp_path: Path, student: Student) -> None:
+    encoder = load_student(write_student(tmp_path / "bundle", matryoshka=[4, 8]), threads=1).encoder
+    whole = student.encoder.encode(["ab", "c"])
+    np.testing.assert_array_equal(encoder.encode(["ab", "c"], dims=DIMS), whole)
+    expected = np.array([row[:8] / np.linalg.norm(row[:8]) for row in whole])
+    np.testing.assert_allclose(encoder.encode(["ab", "c"], dims=8), expected, rtol=1e-6)
+    np.testing.assert_allclose(encoder.with_token_budget(8).encode(["ab", "c"], dims=8), expected, rtol=1e-6)
+    assert encoder.encode([], dims=4).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("matryoshka", "allowed"), [([4, 8], "4, 8, 16"), ([], "16")])
+def test_another_width_is_refused_with_those_that_are_allowed(
+    tmp_path: Path, matryoshka: list[int], allowed: str
+) -> None:
+    encoder = load_student(write_student(tmp_path / "bundle", matryoshka=matryoshka), threads=1).encoder
+    for dims in (0, 5, 17):
+        with pytest.raises(DimensionsError, match=f"of {dims} dimensions were asked for; this model gives {allowed}$"):
+            encoder.encode(["a"], dims)
+
+
+@pytest.mark.parametrize(("kind", "head"), [("mlp", MlpHead), ("quadratic", QuadraticHead), ("cosine", CosineHead)])
+def test_a_student_has_the_head_that_its_manifest_names(tmp_path: Path, kind: HeadKind, head: type[Head]) -> None:
+    assert isinstance(load_student(write_student(tmp_path / "bundle", head=kind), threads=1).head, head)
+
+
+@pytest.mark.parametrize("head", ["mlp", "quadratic"])
+def test_a_head_without_its_file_is_refused(tmp_path: Path, head: HeadKind) -> None:
+    folder = write_student(tmp_path / "bundle", head="cosine")
+    change(folder, head=head)
+    with pytest.raises(ArtifactError, match=r"lacks \['head.safetensors'\]"):
+        load_student(folder, threads=1)
+
+
 def test_no_texts_no_rows(student: Student) -> None:
     assert student.encoder.encode([]).shape == (0, DIMS)
 
 
 def test_a_teacher_does_not_mind_the_order(teacher_bundle: Path) -> None:
-    teacher = load_teacher(teacher_bundle, threads=1).cross_encoder
+    teacher = load_teacher(teacher_bundle, threads=1).scorer
     logits = teacher.score([("abc", "d"), ("d", "abc"), ("x", "y")]).logits
     assert logits[0] == pytest.approx(logits[1])
     assert logits[0] != pytest.approx(logits[2])
 
 
 def test_a_pair_too_long_for_the_teacher_says_so(teacher_bundle: Path) -> None:
-    teacher = load_teacher(teacher_bundle, threads=1).cross_encoder
+    teacher = load_teacher(teacher_bundle, threads=1).scorer
     np.testing.assert_array_equal(teacher.score([("a", "b"), ("a" * 99, "b")]).truncated, [False, True])
+
+
+def test_a_pair_graph_is_given_only_the_inputs_it_declares(tmp_path: Path) -> None:
+    """RoBERTa's have no ``token_type_ids``."""
+    folder = write_teacher(tmp_path / "bundle")
+    graph = folder / GRAPH_FILES["int8"]
+    onnx.save(flat_pair_graph(2), graph)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    change(folder, files=files | {GRAPH_FILES["int8"]: sha256_of(graph)})
+    logit = load_teacher(folder, threads=1).scorer.score([("ab", "c")]).logits[0]
+    read = [VOCABULARY.index(token) for token in ("[CLS]", "a", "##b", "[SEP]", "c", "[SEP]")]
+    assert logit == pytest.approx(table(2, 1)[read].mean(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["onnx/model_int8.onnx", "tokenizer.json", "head.safetensors"])
@@ -71,6 +119,8 @@ def test_a_flipped_byte_is_refused(copied: Path, name: str) -> None:
         (lambda folder: change(folder, files={}), "has no onnx graph|lacks"),
         (lambda folder: change(folder, files={"../x": "0"}), "outside the folder|lacks"),
         (lambda folder: change(folder, surprise=1), "surprise: Extra inputs"),
+        (lambda folder: change(folder, matryoshka=[8, 99]), r"matryoshka: .*\[99\] is not below the 16 dims"),
+        (lambda folder: change(folder, matryoshka=[0]), "matryoshka.0: Input should be greater than or equal to 1"),
         (
             lambda folder: change(folder, calibration={"score": {"slope": -1.0, "intercept": 0.0}}),
             "calibration.score.slope",
@@ -91,8 +141,6 @@ def test_a_path_outside_the_folder_is_refused(copied: Path) -> None:
 
 
 def test_a_graph_that_is_none_is_refused(copied: Path) -> None:
-    from model.manifest import sha256_of
-
     graph = copied / "onnx/model_int8.onnx"
     graph.write_bytes(b"no graph")
     files = json.loads((copied / "manifest.json").read_text())["files"]

@@ -1,12 +1,15 @@
+from pathlib import Path
+
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from model.head import Calibration, CosineHead, MlpHead
+from model.head import Calibration, CosineHead, MlpHead, QuadraticHead, load_head
 from model.manifest import ArtifactError
-from tests.tiny import DIMS, head_tensors
+from tests.tiny import DIMS, head_tensors, quadratic_head_tensors
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,67 @@ def test_calibration_is_a_sigmoid_that_keeps_near_certain_scores_apart() -> None
     assert calibrated.dtype == np.float64
 
 
-def test_a_file_that_is_no_head_is_refused(tmp_path) -> None:
+@pytest.fixture(scope="module")
+def quadratic(tmp_path_factory: pytest.TempPathFactory) -> QuadraticHead:
+    path = tmp_path_factory.mktemp("quadratic") / "head.safetensors"
+    save_file(quadratic_head_tensors(3), path)
+    return QuadraticHead.load(path)
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 20))
+def test_the_quadratic_head_is_its_formula(quadratic: QuadraticHead, seed: int, count: int) -> None:
+    left, right = rows(seed, count), rows(seed + 1, count)
+    t = quadratic_head_tensors(3)
+    expected = [
+        sum(
+            t["linear"][i] * (u[i] + v[i]) + t["product"][i] * u[i] * v[i] + t["difference"][i] * (u[i] - v[i]) ** 2
+            for i in range(DIMS)
+        )
+        + t["bias"][0]
+        for u, v in zip(left, right, strict=True)
+    ]
+    np.testing.assert_allclose(quadratic.logits(left, right), expected, atol=2e-5)
+    np.testing.assert_array_equal(quadratic.logits(right, left), quadratic.logits(left, right))
+
+
+@given(seed=st.integers(0, 2**32 - 1), queries=st.integers(1, 5), candidates=st.integers(1, 40))
+def test_a_quadratic_logit_is_an_inner_product(
+    quadratic: QuadraticHead, seed: int, queries: int, candidates: int
+) -> None:
+    u, v = rows(seed, queries), rows(seed + 1, candidates)
+    products = quadratic.query_vectors(u) @ quadratic.candidate_vectors(v).T
+    expected = [quadratic.logits(query[None], v) for query in u]
+    np.testing.assert_allclose(products + quadratic.query_constants(u)[:, None], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("dims", "width"), [(15, 16), (16, 32), (384, 400)])
+def test_extended_vectors_have_a_width_that_kernels_like(dims: int, width: int) -> None:
+    head = QuadraticHead(*(np.ones(dims, np.float32) for _ in range(3)), bias=0.0)
+    assert head.query_vectors(np.ones((2, dims), np.float32)).shape == (2, width)
+    assert head.candidate_vectors(np.ones((3, dims), np.float32)).shape == (3, width)
+
+
+@given(seed=st.integers(0, 2**32 - 1), candidates=st.integers(1, 60))
+def test_faiss_ranks_by_the_quadratic_head(quadratic: QuadraticHead, seed: int, candidates: int) -> None:
+    """The logits of what FAISS finds, in its order, are all the logits, best first."""
+    query, documents = rows(seed, 1), rows(seed + 1, candidates)
+    vectors = quadratic.candidate_vectors(documents)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    _, found = index.search(quadratic.query_vectors(query), candidates)
+    assert sorted(found[0]) == list(range(candidates))
+    logits = quadratic.logits(query, documents)
+    np.testing.assert_allclose(logits[found[0]], -np.sort(-logits), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "quadratic"])
+def test_a_file_that_is_no_head_is_refused(tmp_path: Path, kind: str) -> None:
     save_file({"something": np.zeros(2, np.float32)}, tmp_path / "head.safetensors")
-    with pytest.raises(ArtifactError, match="is not an mlp head"):
-        MlpHead.load(tmp_path / "head.safetensors")
+    with pytest.raises(ArtifactError, match=f"holds no {kind} head"):
+        load_head(kind, tmp_path / "head.safetensors")
+
+
+def test_a_head_is_loaded_by_its_kind(tmp_path: Path) -> None:
+    save_file(head_tensors(3) | quadratic_head_tensors(3), tmp_path / "head.safetensors")
+    loaded = [type(load_head(kind, tmp_path / "head.safetensors")) for kind in ("mlp", "quadratic", "cosine")]
+    assert loaded == [MlpHead, QuadraticHead, CosineHead]

@@ -64,7 +64,7 @@ def test_a_sentence_is_the_same_alone_and_beside_a_long_stranger() -> None:
 
 def test_a_pair_is_the_same_to_the_teacher_alone_and_beside_a_long_stranger() -> None:
     _, folder = folders()
-    teacher = load_teacher(folder, threads=1).cross_encoder
+    teacher = load_teacher(folder, threads=1).scorer
     pairs = list(itertools.pairwise(SENTENCES))
     together = teacher.with_token_budget(10**6).score([*pairs, (STRANGER, STRANGER)]).logits[:-1]
     alone = [teacher.score([pair]).logits[0] for pair in pairs]

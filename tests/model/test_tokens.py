@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from model.tokens import PairTokenizer, SentenceTokenizer, plan_batches
 from tests import tiny
@@ -31,6 +32,15 @@ def test_sentences_are_padded_to_the_longest(tokenizer_file: Path) -> None:
     a, b, c = (tiny.VOCABULARY.index(token) for token in ("a", "##b", "c"))
     np.testing.assert_array_equal(arrays["input_ids"], [[cls, a, b, sep], [cls, c, sep, 0]])
     np.testing.assert_array_equal(arrays["attention_mask"], [[1, 1, 1, 1], [1, 1, 1, 0]])
+
+
+def test_padding_is_what_the_tokenizer_calls_it(tmp_path: Path) -> None:
+    robertas = Tokenizer(models.WordLevel({"<s>": 0, "<pad>": 1, "a": 2, "b": 3}, unk_token="<s>"))
+    robertas.pre_tokenizer = pre_tokenizers.Whitespace()
+    robertas.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = SentenceTokenizer.load(tmp_path / "tokenizer.json", 8)
+    ids = tokenizer.padded(tokenizer.tokenize(["a b a", "b"]))["input_ids"]
+    np.testing.assert_array_equal(ids, [[2, 3, 2], [3, 1, 1]])
 
 
 def test_a_long_sentence_is_cut_and_says_so(tokenizer_file: Path) -> None:

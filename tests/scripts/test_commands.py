@@ -11,6 +11,7 @@ from model.bundle import Student
 from scripts.console import REFUSALS, BadInput
 from scripts.dse import app
 from tests.conftest import WORDS
+from tests.tiny import write_student
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,15 @@ def test_encode_writes_rows_in_order(tmp_path: Path, student: Student) -> None:
     (tmp_path / "words.txt").write_text("\n".join(WORDS))
     dse("encode", tmp_path / "words.txt", "-o", tmp_path / "vectors.npy")
     np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), student.encoder.encode(WORDS), atol=1e-6)
+
+
+def test_encode_cuts_where_the_bundle_allows(tmp_path: Path) -> None:
+    bundle = write_student(tmp_path / "bundle", matryoshka=[8])
+    arguments = ("encode", write(tmp_path / "words.txt", "listen"), "-o", tmp_path / "vectors.npy", "--bundle", bundle)
+    dse(*arguments, "--dimensions", 8)
+    assert np.load(tmp_path / "vectors.npy").shape == (1, 8)
+    with pytest.raises(REFUSALS, match="of 4 dimensions were asked for; this model gives 8, 16"):
+        dse(*arguments, "--dimensions", 4)
 
 
 def test_build_info_verify(tmp_path: Path) -> None:

@@ -6,7 +6,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.head import MlpHead as NumpyHead
-from model.training.networks import BiEncoder, MlpHead, load_network, make_network, mean_pool, save_network
+from model.head import QuadraticHead as NumpyQuadraticHead
+from model.training.networks import (
+    BiEncoder,
+    MlpHead,
+    QuadraticHead,
+    load_network,
+    make_network,
+    mean_pool,
+    save_network,
+)
 from model.training.objectives import Example
 from model.training.pairs import Pair
 from model.training.recipes import NetworkRecipe
@@ -33,17 +42,32 @@ def test_the_head_is_the_same_in_torch_and_in_numpy(tmp_path: Path) -> None:
     )
 
 
-def test_the_head_is_symmetric_exactly() -> None:
+def test_the_quadratic_head_is_the_same_in_torch_and_in_numpy(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    head = QuadraticHead(16)
+    for weights in head.parameters():
+        torch.nn.init.normal_(weights)
+    save_file(head.state_dict(), tmp_path / "head.safetensors")
+    left, right = torch.nn.functional.normalize(torch.randn(2, 20, 16), dim=-1)
+    loaded = NumpyQuadraticHead.load(tmp_path / "head.safetensors")
+    expected = head(left, right).detach().numpy()
+    np.testing.assert_allclose(loaded.logits(left.numpy(), right.numpy()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", [MlpHead(16, 8), QuadraticHead(16)])
+def test_the_head_is_symmetric_exactly(head: torch.nn.Module) -> None:
     left, right = torch.randn(2, 20, 16)
-    head = MlpHead(16, 8)
+    for weights in head.parameters():
+        torch.nn.init.normal_(weights)
     assert torch.equal(head(left, right), head(right, left))
 
 
 def test_a_fresh_head_ranks_like_the_cosine() -> None:
     torch.manual_seed(2)
     left, right = torch.nn.functional.normalize(torch.randn(2, 200, 64), dim=-1)
-    logits, cosines = MlpHead(64, 32)(left, right).detach(), (left * right).sum(-1)
-    assert np.corrcoef(logits, cosines)[0, 1] > 0.95
+    cosines = (left * right).sum(-1)
+    assert np.corrcoef(MlpHead(64, 32)(left, right).detach(), cosines)[0, 1] > 0.95
+    torch.testing.assert_close(QuadraticHead(64)(left, right), 6 * cosines - 3.6)
 
 
 def test_pooled_padding_of_nines_does_not_show() -> None:

@@ -1,0 +1,62 @@
+"""What do a cross-encoder and a sentence encoder say of a pair together? The mean of their standardised scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.cross_encoder import OnnxCrossEncoder, PairLogits
+from model.encoder import OnnxEncoder
+from model.head import LOGIT_DECIMALS, Calibration, Head
+from model.similarity import score_pairs
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Mean and deviation of a member's raw scores where they were measured: what makes members comparable."""
+
+    mean: float
+    deviation: float
+
+    def __call__(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(pairs,) standardised scores."""
+        return (raw - self.mean) / self.deviation
+
+
+@dataclass(frozen=True)
+class OnnxEnsemble:
+    """A teacher of two members, whose mistakes differ: the teacher signal itself, served.
+
+    A pair's logit is ``slope * mean of the standardised scores + intercept``, as the trainer's signal has it. Safe to
+    call from several threads.
+    """
+
+    pair: OnnxCrossEncoder
+    pair_standard: Standard
+    sentence: OnnxEncoder
+    sentence_head: Head
+    sentence_standard: Standard
+    calibration: Calibration
+
+    @property
+    def max_tokens(self) -> int:
+        """A pair is cut after this many tokens, the longer sentence first."""
+        return self.pair.max_tokens
+
+    def with_token_budget(self, token_budget: int) -> "OnnxEnsemble":
+        """The same teacher with batches of another size."""
+        pair, sentence = self.pair.with_token_budget(token_budget), self.sentence.with_token_budget(token_budget)
+        return replace(self, pair=pair, sentence=sentence)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
+        """Logits of pairs, in order; ``truncated`` if either member did not read a pair to its end.
+
+        Raises:
+            ArithmeticError: a graph answered a number that is not finite.
+        """
+        read = self.pair.score(pairs)
+        compared = score_pairs(self.sentence, self.sentence_head, pairs)
+        standardised = (self.pair_standard(read.logits) + self.sentence_standard(compared.logits)) / 2
+        logits = np.round(self.calibration.logits(standardised), LOGIT_DECIMALS)
+        return PairLogits(logits, read.truncated | compared.truncated)
