@@ -15,22 +15,28 @@ LEAK = "a sentence of the test split"  # that is in the training file, too: noth
 GRADES = ["zzz", "fox", "quick", "jjj"]
 
 
-def write_pretrained(folder: Path) -> Path:
-    """A BERT of two layers with random weights, and the letters' tokenizer, as a Hugging Face folder."""
+def bert(layers: int = 2, dims: int = 32, heads: int = 4, seed: int = 0, **facts: Any) -> Any:
+    """A BertModel with random weights, which reads the letters' tokenizer."""
     import torch
     from transformers import BertConfig, BertModel
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(tiny.VOCABULARY),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
+        hidden_size=dims,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * dims,
         max_position_embeddings=64,
         initializer_range=0.1,
+        **facts,
     )
-    BertModel(config).save_pretrained(folder)
+    return BertModel(config)
+
+
+def write_pretrained(folder: Path) -> Path:
+    """A BERT of two layers and the letters' tokenizer, as a Hugging Face folder."""
+    bert().save_pretrained(folder)
     tiny.tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
     return folder
