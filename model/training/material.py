@@ -35,7 +35,8 @@ def materials(
     """
     pairs = pairs_to_train(network.stages, data)
     texts = {name: data.texts(name) for name in network.texts}
-    every = [text for name in texts for text in texts[name]]
+    aimed = {text for stage in network.stages if stage.regression for name in stage.texts for text in texts[name]}
+    every = sorted(aimed)
     aims: dict[str, NDArray[np.float16]] = {}
     if every:
         found = guide_embeddings(network, network.guide or init, every, folder / "guide", progress)
@@ -43,7 +44,7 @@ def materials(
     return [
         Material(
             stage_examples(stage, pairs, logits),
-            [TextTarget(text, aims[text]) for name in stage.texts for text in texts[name]],
+            [TextTarget(text, aims.get(text)) for name in stage.texts for text in texts[name]],
         )
         for stage in network.stages
     ]

@@ -126,9 +126,13 @@ class BiEncoder(nn.Module):
         """What compares two embeddings."""
         return self.head.kind if self.head is not None else "cosine"
 
+    def inputs(self, texts: Sequence[str]) -> Inputs:
+        """What the body reads of texts: (texts, tokens), as wide as the longest."""
+        return _tensors(self.tokenizer.padded(self.tokenizer.tokenize(texts)))
+
     def embed(self, texts: Sequence[str]) -> Tensor:
         """(texts, dim) unit embeddings, with gradients where they are enabled."""
-        inputs = _tensors(self.tokenizer.padded(self.tokenizer.tokenize(texts)))
+        inputs = self.inputs(texts)
         hidden = self.body(**inputs).last_hidden_state
         return mean_pool(hidden.float(), inputs["attention_mask"])
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.faults import TrainingFault
+from model.training.imitation_recipe import ImitationRecipe
 
 
 class RecipeError(TrainingFault):
@@ -71,8 +72,9 @@ class Stage(_Strict):
     """A pass over pairs, over plain texts, or over both at once, with one learning-rate schedule.
 
     Of the sets in ``teacher_only`` (and of silver pairs) the gold scores are not used: the teacher's logit is the only
-    target. ``losses`` weighs what is asked of a batch of pairs (see :meth:`NetworkRecipe.losses`); ``regression``, of
-    ``text_batch`` texts in every step. An epoch goes once over the pairs, or over the texts where there are no pairs.
+    target. ``losses`` weighs what is asked of a batch of pairs (see :meth:`NetworkRecipe.losses`); ``regression`` (to
+    the guide's embeddings) and ``imitation`` (of the guide's body) are asked of ``text_batch`` texts in every step. An
+    epoch goes once over the pairs, or over the texts where there are no pairs.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Stage(_Strict):
     texts: list[str] = []
     text_batch: Annotated[int, Field(gt=1)] = 32
     regression: Annotated[float, Field(ge=0)] = 0.0
+    imitation: ImitationRecipe | None = None
     epochs: Annotated[int, Field(gt=0)]
     batch: Annotated[int, Field(gt=1)]
     learning_rate: Annotated[float, Field(gt=0)]
@@ -93,8 +96,8 @@ class Stage(_Strict):
     def _something_to_learn(self) -> Self:
         if not self.sets and not self.texts:
             raise ValueError(f"stage {self.name}: give sets of pairs, texts, or both")
-        if bool(self.texts) != bool(self.regression):
-            raise ValueError(f"stage {self.name}: texts go with regression, and regression with texts")
+        if bool(self.texts) != bool(self.regression or self.imitation):
+            raise ValueError(f"stage {self.name}: texts go with regression or imitation, and these with texts")
         if stray := sorted(set(self.teacher_only) - set(self.sets)):
             raise ValueError(f"stage {self.name}: teacher_only names {stray}, which are not among its sets")
         return self
@@ -114,9 +117,9 @@ class NetworkRecipe(_Strict):
     """One network to train: a cross-encoder, or a bi-encoder with its head.
 
     ``layers`` picks layers of the initial body by number, from 0 (all of them if left out). Of ``frozen`` parts the
-    weights stay as they are. ``guide`` names the encoder that ``regression`` imitates: a folder, a hub id or a
-    student's bundle; the initial weights if left out. ``matryoshka`` are further dimensions whose prefixes are trained
-    as embeddings of their own.
+    weights stay as they are. ``guide`` names the encoder that ``regression`` and ``imitation`` look to: a folder or a
+    hub id (for regression, a student's bundle as well); the initial weights if left out. ``matryoshka`` are further
+    dimensions whose prefixes are trained as embeddings of their own.
     """
 
     name: str

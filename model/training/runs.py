@@ -10,8 +10,18 @@ import torch
 
 from model.faults import TrainingFault
 from model.manifest import digests_of, sha256_of
-from model.training.networks import TOKENIZER_FILES, Network, load_network, make_network, save_network
-from model.training.recipes import NetworkRecipe
+from model.training.imitation import Imitation
+from model.training.language import Vocabulary, fit_mlm_head
+from model.training.networks import (
+    TOKENIZER_FILES,
+    BiEncoder,
+    Network,
+    load_network,
+    make_network,
+    save_network,
+    tokenizer_files,
+)
+from model.training.recipes import NetworkRecipe, Stage
 from model.training.trainer import Material, Progress, train_stage
 
 CLAIM = "run.json"
@@ -50,13 +60,45 @@ def train_network(
         if (finished / "network.json").exists():
             network = load_network(finished)[0]
             continue
-        train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress)
+        imitation = _imitation(network, recipe, stage, material, init, progress)
+        train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress, imitation)
         save_network(network, recipe, init, finished)
     keep_initial(network, recipe, init)
     save_network(network, recipe, init, folder)
     for number in range(len(stages)):
         shutil.rmtree(folder / f"stage-{number}")
     return network
+
+
+def _imitation(
+    network: Network,
+    recipe: NetworkRecipe,
+    stage: Stage,
+    material: Material,
+    init: Path | str,
+    progress: Progress,
+) -> Imitation | None:
+    """What a stage asks of a network's body: to work as the guide's does."""
+    if stage.imitation is None:
+        return None
+    source = recipe.guide or init
+    guide = make_network(recipe.model_copy(update={"layers": None}), source)
+    vocabulary = Vocabulary.load(tokenizer_files(source)[0])
+    head = None
+    if "soft-targets" in stage.imitation.weights:
+        assert isinstance(guide, BiEncoder)  # recipes give texts to no other
+        texts = [target.text for target in material.texts]
+        rows = [texts[at : at + stage.text_batch] for at in range(0, len(texts), stage.text_batch)]
+        batches = [guide.inputs(row) for row in rows[: stage.imitation.mlm_head_steps]]
+        head = fit_mlm_head(
+            guide.body,
+            batches,
+            vocabulary,
+            stage.imitation.mlm_head_steps,
+            recipe.seed,
+            progress=lambda done, total: progress(f"{stage.name}: head", done, total),
+        )
+    return Imitation(stage.imitation, network.body, guide.body, vocabulary, head)
 
 
 def network_digest(folder: Path) -> str:
@@ -84,7 +126,7 @@ def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequen
         for example in stage.examples:
             seen.update(f"{example.pair.digest} {example.gold!r} {example.teacher!r}\n".encode())
         for target in stage.texts:
-            seen.update(target.text.encode() + target.embedding.tobytes())
+            seen.update(target.text.encode() + (b"" if target.embedding is None else target.embedding.tobytes()))
         seen.update(b"end of stage\n")
     claim = {
         "recipe": recipe.model_dump(mode="json"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from model.training.imitation import Imitation
 from model.training.networks import BiEncoder, Network
 from model.training.objectives import Example, pair_objective, text_objective
 from model.training.recipes import NetworkRecipe, Stage
@@ -30,10 +31,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class TextTarget:
-    """A text and the unit embedding that its regression aims at."""
+    """A text, and the unit embedding that its regression aims at where there is one."""
 
     text: str
-    embedding: NDArray[np.floating]  # (dim,)
+    embedding: NDArray[np.floating] | None = None  # (dim,)
 
 
 @dataclass(frozen=True)
@@ -99,30 +100,42 @@ def steps_of(material: Material, stage: Stage) -> int:
     return stage.epochs * an_epoch
 
 
-def objective(network: Network, recipe: NetworkRecipe, stage: Stage, batch: Material) -> Tensor:
-    """The loss of a batch: what the stage asks of its pairs, and of its texts."""
-    parts = []
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-        answers = network([example.pair for example in batch.examples]) if batch.examples else None
-        embeddings = _embedded(network, batch.texts) if batch.texts else None
-    if answers is not None:
-        parts.append(pair_objective(answers, batch.examples, recipe, stage))
-    if embeddings is not None:
-        aims = torch.as_tensor(np.stack([target.embedding for target in batch.texts])).float()
-        parts.append(text_objective(embeddings, aims, recipe, stage))
-    return torch.stack(parts).sum()
+class Learner(nn.Module):
+    """All that a stage trains: the network, and what its imitation of another body needs besides."""
+
+    def __init__(self, network: Network, imitation: Imitation | None = None) -> None:
+        super().__init__()
+        self.network, self.imitation = network, imitation
+
+    def loss(self, recipe: NetworkRecipe, stage: Stage, batch: Material) -> Tensor:
+        """What the stage asks of the pairs of a batch, and of its texts."""
+        parts = []
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            if batch.examples:
+                answers = self.network([example.pair for example in batch.examples])
+                parts.append(pair_objective(answers, batch.examples, recipe, stage))
+            if batch.texts and stage.regression:
+                parts.append(self._regression(recipe, stage, batch.texts))
+            if batch.texts and self.imitation is not None:
+                inputs = self._encoder().inputs([target.text for target in batch.texts])
+                parts.append(self.imitation(self.network.body, inputs))
+        return torch.stack(parts).sum()
+
+    def _regression(self, recipe: NetworkRecipe, stage: Stage, texts: Sequence[TextTarget]) -> Tensor:
+        aims = torch.as_tensor(np.stack([target.embedding for target in texts if target.embedding is not None])).float()
+        return text_objective(self._encoder().embed([target.text for target in texts]), aims, recipe, stage)
+
+    def _encoder(self) -> BiEncoder:
+        assert isinstance(self.network, BiEncoder)  # recipes give texts to no other
+        return self.network
 
 
-def _embedded(network: Network, texts: Sequence[TextTarget]) -> Tensor:
-    assert isinstance(network, BiEncoder)  # recipes give texts to no other
-    return network.embed([target.text for target in texts])
-
-
-def optimiser_of(network: Network, stage: Stage) -> torch.optim.AdamW:
+def optimiser_of(learner: Learner, stage: Stage) -> torch.optim.AdamW:
     """AdamW over what is not frozen; biases and LayerNorm are not decayed; a head may have its own learning rate."""
-    head = set() if network.head is None else {id(parameter) for parameter in network.head.parameters()}
+    own = learner.network.head
+    head = set() if own is None else {id(parameter) for parameter in own.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
+    for name, parameter in learner.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01
             rate = stage.head_learning_rate if id(parameter) in head else None
@@ -145,6 +158,7 @@ def train_stage(
     material: Material,
     checkpoint: Path,
     progress: Progress,
+    imitation: Imitation | None = None,
 ) -> None:
     """Train a network in place, through one stage of its recipe.
 
@@ -153,18 +167,19 @@ def train_stage(
     the end of the stage.
     """
     total = steps_of(material, stage)
-    optimiser = optimiser_of(network, stage)
+    learner = Learner(network, imitation)
+    optimiser = optimiser_of(learner, stage)
     factor = warmup_then_linear(total, stage.warmup)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     peaks = [group["lr"] for group in optimiser.param_groups]
-    done = _resume(network, optimiser, checkpoint)
-    network.train()
+    done = _resume(learner, optimiser, checkpoint)
+    learner.train()
     saved = time.monotonic()
     for step, batch in enumerate(batches_of(material, stage, recipe.seed)):
         if step < done:
             continue
         torch.manual_seed(recipe.seed * 1_000_003 + step)
-        objective(network, recipe, stage, batch).backward()  # type: ignore[no-untyped-call]
+        learner.loss(recipe, stage, batch).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * factor(step)
@@ -172,14 +187,14 @@ def train_stage(
         optimiser.zero_grad()
         progress(stage.name, step + 1, total)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            _save(network, optimiser, step + 1, checkpoint)
+            _save(learner, optimiser, step + 1, checkpoint)
             saved = time.monotonic()
-    network.eval()
+    learner.eval()
     checkpoint.unlink(missing_ok=True)
 
 
-def _save(network: nn.Module, optimiser: torch.optim.AdamW, done: int, path: Path) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+def _save(learner: Learner, optimiser: torch.optim.AdamW, done: int, path: Path) -> None:
+    tensors = {f"learner.{name}": tensor for name, tensor in learner.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value.clone() for name, value in state.items()}
     partial = path.with_suffix(".partial")
@@ -187,18 +202,14 @@ def _save(network: nn.Module, optimiser: torch.optim.AdamW, done: int, path: Pat
     partial.replace(path)
 
 
-def _resume(
-    network: nn.Module,
-    optimiser: torch.optim.AdamW,
-    path: Path,
-) -> int:
+def _resume(learner: Learner, optimiser: torch.optim.AdamW, path: Path) -> int:
     """Steps already taken by a run that stopped; 0 where there was none."""
     if not path.exists():
         return 0
     tensors = load_file(path)
     done = int(tensors.pop("done"))
-    network.load_state_dict(
-        {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
+    learner.load_state_dict(
+        {name.removeprefix("learner."): tensor for name, tensor in tensors.items() if name.startswith("learner.")}
     )
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
