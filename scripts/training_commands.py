@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TaskID
 
+from model.bundle import BundleManifest
 from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings
 from scripts.options import BundleOption, DataOption, JsonOption
 
@@ -25,6 +26,9 @@ SilverOption = Annotated[
     Path | None,
     typer.Option(help="Pairs made by dse silver, where a stage of the recipe trains on them."),
 ]
+
+OutputBundle = Annotated[Path, typer.Option(help="The bundle's folder; must not exist.")]
+KeepOption = Annotated[bool, typer.Option(help="Keep the fp32 graphs beside the int8 ones.")]
 
 
 def _needs_torch() -> None:
@@ -93,6 +97,27 @@ def teacher_label(
         )
 
 
+@teacher.command("export")
+def teacher_export(
+    recipe: RecipeArgument,
+    run: Annotated[Path, typer.Argument(help="Folder written by dse teacher train.")],
+    data: DataOption,
+    output: OutputBundle,
+    keep_fp32: KeepOption = False,
+    silver: SilverOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Export a signal of one or two members to the bundle that serves it."""
+    _needs_torch()
+    from model.training.export import export_teacher
+    from model.training.pairs import TrainingData
+    from model.training.recipes import TeacherRecipe, read_recipe
+
+    wanted = read_recipe(recipe, TeacherRecipe)
+    training_data = TrainingData(data, wanted.data, silver)
+    _show(export_teacher(wanted, run, training_data, output, keep_fp32, _say), json)
+
+
 def silver(
     recipe: RecipeArgument,
     data: DataOption,
@@ -140,26 +165,28 @@ def export(
     recipe: RecipeArgument,
     run: Annotated[Path, typer.Argument(help="Folder written by dse distill.")],
     data: DataOption,
-    output: Annotated[Path, typer.Option(help="The bundle's folder; must not exist.")],
-    keep_fp32: Annotated[bool, typer.Option(help="Keep the fp32 graph beside the int8 one.")] = False,
+    output: OutputBundle,
+    keep_fp32: KeepOption = False,
     silver: SilverOption = None,
     json: JsonOption = False,
 ) -> None:
     """Export a trained network to a bundle; nothing is published that fails a gate."""
     _needs_torch()
-    from model.training.export import export as export_bundle
+    from model.training.export import export_network
     from model.training.pairs import TrainingData
     from model.training.recipes import DistillationRecipe, read_recipe
 
     wanted = read_recipe(recipe, DistillationRecipe)
-    manifest = export_bundle(
-        wanted,
-        run,
-        TrainingData(data, wanted.data, silver),
-        output,
-        keep_fp32,
-        lambda step: typer.echo(step, err=True),
-    )
+    training_data = TrainingData(data, wanted.data, silver)
+    _show(export_network(wanted, run, training_data, output, keep_fp32, _say), json)
+
+
+def _say(step: str) -> None:
+    typer.echo(step, err=True)
+
+
+def _show(manifest: BundleManifest, json: bool) -> None:
+    """A bundle's figures."""
     if json:
         print_json(manifest.quality)
         return

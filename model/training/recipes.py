@@ -201,18 +201,46 @@ class _WithData(_Strict):
                     )
 
 
+class Int8Recipe(_Strict):
+    """Static quantisation: calibration sentences, and the loss that is still acceptable.
+
+    ``max_loss`` is in points of Spearman (100 times rho) on the dev split.
+    """
+
+    calibration_texts: Annotated[int, Field(gt=0)] = 300
+    max_loss: Annotated[float, Field(ge=0)] = 0.5
+
+
+class ExportRecipe(_Strict):
+    """What the bundle promises."""
+
+    max_tokens: Annotated[int, Field(ge=8, le=512)] = 256
+    licence: str = "apache-2.0"
+    lineage: list[str]
+    int8: Int8Recipe = Int8Recipe()
+
+
 class TeacherRecipe(_WithData):
     """Members whose standardised scores, averaged, are the teacher signal.
 
     With ``taught`` the members learn from the logits of an earlier signal as well (Trans-Encoder, Liu et al.,
     arXiv 2109.13059). ``min_gain`` is the gate: the points of dev Spearman by which the signal must beat its best
-    bi-encoder; a signal that does not is not worth distilling, and is not written.
+    bi-encoder; a signal that does not is not worth distilling, and is not written. Members read ``max_tokens`` of a
+    text when they label, and when they are served.
     """
 
     name: str
     members: Annotated[list[NetworkRecipe], Field(min_length=1)]
     taught: bool = False
     min_gain: float | None = None
+    max_tokens: Annotated[int, Field(ge=8, le=512)] = 256
+    export: ExportRecipe | None = None
+
+    @model_validator(mode="after")
+    def _served_as_it_labels(self) -> Self:
+        if self.export is not None and self.export.max_tokens != self.max_tokens:
+            raise ValueError(f"members label {self.max_tokens} tokens of a text, so export max_tokens is the same")
+        return self
 
     @model_validator(mode="after")
     def _sets_exist(self) -> Self:
@@ -255,25 +283,6 @@ class SilverRecipe(_WithData):
 
 def _needs_teacher(stage: Stage) -> bool:
     return bool(stage.teacher_only) or SILVER in stage.sets
-
-
-class Int8Recipe(_Strict):
-    """Static quantisation: calibration sentences, and the loss that is still acceptable.
-
-    ``max_loss`` is in points of Spearman (100 times rho) on the dev split.
-    """
-
-    calibration_texts: Annotated[int, Field(gt=0)] = 300
-    max_loss: Annotated[float, Field(ge=0)] = 0.5
-
-
-class ExportRecipe(_Strict):
-    """What the bundle promises."""
-
-    max_tokens: Annotated[int, Field(ge=8, le=512)] = 256
-    licence: str = "apache-2.0"
-    lineage: list[str]
-    int8: Int8Recipe = Int8Recipe()
 
 
 class DistillationRecipe(_WithData):

@@ -8,22 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faults import TrainingFault
+from model.training.graphs import write_graph
 from model.training.logits import TeacherLogits
 from model.training.material import materials
-from model.training.networks import Network, load_network
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation, fit_calibration
 from model.training.recipes import NetworkRecipe, TeacherRecipe
 from model.training.runs import network_digest, train_network
-from model.training.signal import SIGNAL, Member, Signal, raw_scores
+from model.training.scoring import OnnxScorer
+from model.training.signal import SIGNAL, Member, Signal
 from model.training.trainer import Progress
 
 
 class Ensemble:
-    """The folder that :func:`train_teacher` wrote: the members' networks, and the signal they make together."""
+    """The folder that :func:`train_teacher` wrote: the members' fp32 graphs, and the signal they make together."""
 
-    def __init__(self, signal: Signal, networks: Sequence[tuple[Network, NetworkRecipe]]) -> None:
-        self.signal, self._networks = signal, networks
+    def __init__(self, signal: Signal, scorers: Sequence[OnnxScorer]) -> None:
+        self.signal, self._scorers = signal, scorers
 
     @classmethod
     def load(cls, folder: Path) -> "Ensemble":
@@ -42,12 +43,16 @@ class Ensemble:
                     f"{folder / member.name} has been altered: its digest is {actual}, {SIGNAL} says {member.digest}; "
                     "run dse teacher train into a new folder"
                 )
-        return cls(signal, [load_network(folder / member.name) for member in signal.members])
+        return cls(signal, [_scorer(folder / member.name, signal.max_tokens) for member in signal.members])
 
     def raw_scores(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        """(pairs, members) what each member says."""
-        columns = [raw_scores(network, pairs, recipe.precision) for network, recipe in self._networks]
-        return np.stack(columns, axis=1)
+        """(pairs, members) what each member says, a cross-encoder in both orders."""
+        return np.stack([scorer(pairs).logits for scorer in self._scorers], axis=1)
+
+
+def _scorer(folder: Path, max_tokens: int) -> OnnxScorer:
+    recipe = NetworkRecipe.model_validate_json((folder / "network.json").read_bytes())
+    return OnnxScorer.load(folder, "fp32", recipe, max_tokens)
 
 
 class TeacherGateError(TrainingFault):
@@ -77,7 +82,8 @@ def train_teacher(
         start = init or member.init
         stages = materials(member, data, logits, start, folder / member.name, progress)
         network = train_network(member, start, stages, folder / member.name, progress)
-        column = raw_scores(network, dev, member.precision)
+        write_graph(network, folder / member.name, recipe.max_tokens)
+        column = _scorer(folder / member.name, recipe.max_tokens)(dev).logits
         columns.append((column - column.mean()) / column.std())
         members.append(
             Member(
@@ -95,6 +101,7 @@ def train_teacher(
         tuple(members),
         fit_calibration(mean, gold),
         Correlation.of(mean, gold),
+        recipe.max_tokens,
         tuple(data.described(stage for member in recipe.members for stage in member.stages)),
     )
     _gate(signal, recipe.min_gain)

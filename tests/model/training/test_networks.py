@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from model.faults import TrainingFault
 from model.head import MlpHead as NumpyHead
 from model.head import QuadraticHead as NumpyQuadraticHead
+from model.training.gates import torch_logits
 from model.training.networks import (
     BiEncoder,
     CrossEncoder,
@@ -21,7 +22,6 @@ from model.training.networks import (
 from model.training.objectives import Example
 from model.training.pairs import Pair
 from model.training.recipes import NetworkRecipe
-from model.training.signal import raw_scores
 from model.training.trainer import Learner, Material, train_stage, warmup_then_linear
 from tests.model.training.tiny_training import network
 
@@ -155,10 +155,10 @@ def test_what_is_frozen_stays_as_it_was(tmp_path: Path, pretrained: Path) -> Non
         assert torch.equal(tensor, before[name]) == name.startswith("embeddings."), name
 
 
-def test_raw_scores_do_not_depend_on_the_order_of_a_pair_or_of_pairs(pretrained: Path) -> None:
+def test_logits_do_not_depend_on_the_order_of_a_pair_or_of_pairs(pretrained: Path) -> None:
     cross = make_network(recipe("cross-encoder"), pretrained).eval()
-    scores = raw_scores(cross, PAIRS, "fp32")
-    swapped = raw_scores(cross, [pair.swapped() for pair in reversed(PAIRS)], "fp32")
+    scores = torch_logits(cross, PAIRS)
+    swapped = torch_logits(cross, [pair.swapped() for pair in reversed(PAIRS)])
     np.testing.assert_allclose(swapped[::-1], scores, atol=1e-6)
 
 

@@ -44,7 +44,7 @@ from tests.model.training.tiny_training import (
 class FirstLetter:
     """A signal of one member, who says how far down the alphabet the left sentence starts."""
 
-    signal = Signal("letters", (), Calibration(1.0, 0.0), Correlation(0, 0))
+    signal = Signal("letters", (), Calibration(1.0, 0.0), Correlation(0, 0), 48)
 
     def raw_scores(self, pairs):
         import numpy as np
@@ -57,6 +57,7 @@ FirstLetter.signal = Signal(
     (teacher_module.Member("one", "fake", "d", mean=0.0, deviation=1.0, dev=Correlation(0, 0)),),
     Calibration(1.0, 0.0),
     Correlation(0, 0),
+    max_tokens=48,
 )
 
 

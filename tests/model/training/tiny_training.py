@@ -81,6 +81,9 @@ DATA: dict[str, Any] = {
 }
 
 
+EXPORT = {"max_tokens": 48, "lineage": ["a test"], "int8": {"calibration_texts": 20, "max_loss": 5.0}}
+
+
 def training_data(root: Path) -> TrainingData:
     return TrainingData(root, DataRecipe.model_validate(DATA))
 
@@ -99,10 +102,10 @@ def teacher_recipe() -> TeacherRecipe:
         network("cross-encoder", "cross", stage={"both_orders": True}),
         network("bi-encoder", "bi", head={"kind": "cosine"}),
     ]
-    return TeacherRecipe.model_validate({"name": "tiny", "data": DATA, "members": members})
+    facts = {"name": "tiny", "data": DATA, "members": members, "max_tokens": 48, "export": EXPORT}
+    return TeacherRecipe.model_validate(facts)
 
 
 def student_recipe(kind: str = "bi-encoder", **facts: Any) -> DistillationRecipe:
-    export = {"max_tokens": 48, "lineage": ["a test"], "int8": {"calibration_texts": 20, "max_loss": 5.0}}
-    recipe = {"data": DATA, "network": network(kind, "tiny-distilled", distillation=0.5, **facts), "export": export}
+    recipe = {"data": DATA, "network": network(kind, "tiny-distilled", distillation=0.5, **facts), "export": EXPORT}
     return DistillationRecipe.model_validate(recipe)
