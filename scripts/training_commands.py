@@ -10,8 +10,8 @@ import typer
 from rich.progress import Progress, TaskID
 
 from model.bundle import BundleManifest
-from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings
-from scripts.options import BundleOption, DataOption, JsonOption
+from scripts.console import BadInput, print_json, print_table, progress_bar
+from scripts.options import DataOption, JsonOption
 
 teacher = typer.Typer(help="Train a teacher, and write down what it says of pairs.", no_args_is_help=True)
 
@@ -121,21 +121,20 @@ def teacher_export(
 def silver(
     recipe: RecipeArgument,
     data: DataOption,
+    signal: Annotated[Path, typer.Option(help="Folder written by dse teacher train: its bi-encoder finds and scores.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The pair file to write, .tsv.gz.")],
-    bundle: BundleOption = None,
 ) -> None:
     """Make silver pairs: neighbours among training sentences and plain texts, for a teacher to score."""
     _needs_torch()
-    from model.bundle import load_student
     from model.training.pairs import TrainingData
     from model.training.recipes import SilverRecipe, read_recipe
     from model.training.silver import make_silver
+    from model.training.teacher import Ensemble
 
-    settings = read_settings() if bundle is None else read_settings(bundle=bundle)
     wanted = read_recipe(recipe, SilverRecipe)
     with progress_bar() as bar:
-        student = load_student(settings.bundle, settings.threads)
-        count = make_silver(wanted, TrainingData(data, wanted.data), student, output, _stages_on(bar))
+        scorer = Ensemble.load(signal).sentence_member()
+        count = make_silver(wanted, TrainingData(data, wanted.data), scorer, output, _stages_on(bar))
     typer.echo(f"{count:,} pairs -> {output}; next: dse teacher label RECIPE --silver {output}")
 
 

@@ -198,12 +198,17 @@ def _quality(
     dev = {"int8": figures(served, calibrations), "fp32": figures(scorers["fp32"](data.dev), calibrations)}
     quality: dict[str, Any] = {
         "parity": max(part.parity for part in parts),
-        "invariance": {graph: [part.invariance[graph] for part in parts] for graph in GRAPH_FILES},
+        "invariance": {graph: _of_parts([part.invariance[graph] for part in parts]) for graph in GRAPH_FILES},
         "dev": dev,
         "int8_loss": check_int8_loss(dev, export.int8.max_loss),
         "test": {graph: figures(scorers[graph](data.test), calibrations) for graph in GRAPH_FILES},
     }
     return {"quality": quality, "calibration": {name: asdict(found) for name, found in calibrations.items()}}
+
+
+def _of_parts(values: list[float]) -> float | dict[str, float]:
+    """One network's figure, or each member's by its name in the bundle."""
+    return values[0] if len(values) == 1 else dict(zip((PAIR, SENTENCE), values, strict=True))
 
 
 def _together(signal: Signal, scorers: Sequence[OnnxScorer]) -> Scorer:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from model.faults import TrainingFault
 from model.head import HeadKind
@@ -196,25 +196,37 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
 def _network_of(recipe: NetworkRecipe, source: Path | str) -> Network:
     """The network of a recipe with the weights of ``source``; a head starts as its class starts it."""
     tokenizer_file = tokenizer_files(source)[0]
-    settings = {
-        "use_safetensors": True,
-        "trust_remote_code": False,
-        "hidden_dropout_prob": recipe.dropout,
-        "attention_probs_dropout_prob": recipe.attention_dropout,
-    }
-    try:
-        if recipe.head.kind == "classifier":
-            body = AutoModelForSequenceClassification.from_pretrained(source, num_labels=1, **settings)
-        else:
-            body = AutoModel.from_pretrained(source, add_pooling_layer=False, **settings)
-    except (OSError, ValueError) as error:
-        raise TrainingFault(f"{source}: not a pretrained transformer ({error}); give its folder with --init") from error
+    body = _body_of(recipe, source)
     if "embeddings" in recipe.frozen:
         body.base_model.embeddings.requires_grad_(False)
     head = _head_of(recipe.head, body.config.hidden_size)
     if recipe.kind == "bi-encoder":
         return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
     return CrossEncoder(body, head, PairTokenizer.load(tokenizer_file, recipe.max_tokens))
+
+
+def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
+    """The pretrained transformer: safetensors only, and no code but transformers' own."""
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        for name, share in (
+            ("hidden_dropout_prob", recipe.dropout),
+            ("attention_probs_dropout_prob", recipe.attention_dropout),
+        ):
+            if hasattr(config, name):
+                setattr(config, name, share)
+        if recipe.head.kind != "classifier":
+            return AutoModel.from_pretrained(source, config=config, add_pooling_layer=False, use_safetensors=True)
+        if not any(name.endswith("SequenceClassification") for name in config.architectures or ()):
+            config.num_labels = 1  # a new classifier, over a body that had none
+        if config.num_labels != 1:
+            raise TrainingFault(
+                f"{source} answers {config.num_labels} labels a pair; a teacher answers one logit: "
+                "give a cross-encoder of one label, or train one from a body without a classifier"
+            )
+        return AutoModelForSequenceClassification.from_pretrained(source, config=config, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise TrainingFault(f"{source}: not a pretrained transformer ({error}); give its folder with --init") from error
 
 
 def _keep_layers(body: PreTrainedModel, layers: Sequence[int]) -> None:

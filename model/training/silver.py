@@ -5,13 +5,13 @@ import gzip
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import bm25s
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bundle import Student
 from model.faults import TrainingFault
 from model.training.pairs import TrainingData, normalised
 from model.training.recipes import SilverRecipe
@@ -23,19 +23,37 @@ Pairs = NDArray[np.int64]
 """(pairs, 2) rows of sentences, the smaller first."""
 
 
-def make_silver(recipe: SilverRecipe, data: TrainingData, student: Student, output: Path, progress: Progress) -> int:
+class SentenceScorer(Protocol):
+    """An encoder whose embeddings can be compared to a score of 0..1, as a student's can."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(texts, dim) unit embeddings."""
+        ...
+
+    def scores(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(pairs,) scores, 0..1, of (pairs, dim) embeddings."""
+        ...
+
+
+def make_silver(
+    recipe: SilverRecipe,
+    data: TrainingData,
+    scorer: SentenceScorer,
+    output: Path,
+    progress: Progress,
+) -> int:
     """Write silver pairs: sentences that resemble each other, for a teacher to score (Augmented SBERT, 2010.08240).
 
     Random pairs are nearly all unlike and teach nothing. Here the candidates are each sentence's neighbours by BM25 and
-    by a student's embeddings, near and further off; of these, pairs are drawn so that the histogram of the student's
-    scores is that of the gold scores of one set. Where the neighbours do not fill a bin, it stays as full as it is.
+    by its embedding, near and further off; of these, pairs are drawn so that the histogram of the encoder's scores is
+    that of the gold scores of one set. Where the neighbours do not fill a bin, it stays as full as it is.
 
-    The file is a pair file as every other (sentence1, sentence2, score), where the score is the student's.
+    The file is a pair file as every other (sentence1, sentence2, score), where the score is the encoder's.
 
     Args:
         recipe: which sentences, how many neighbours, how many pairs.
         data: gives sentences, without those that are held out.
-        student: embeds the sentences and scores the candidates.
+        scorer: embeds the sentences and scores the candidates.
         output: a ``.tsv.gz`` file, replaced when it is whole.
         progress: told the step and how far it is.
 
@@ -46,19 +64,19 @@ def make_silver(recipe: SilverRecipe, data: TrainingData, student: Student, outp
         TrainingFault: the sentences have no neighbours to draw from.
     """
     sentences = _sentences(recipe, data)
-    embeddings = _embed(student, sentences, progress)
+    embeddings = _embed(scorer, sentences, progress)
     candidates = _unique(
         np.concatenate(
             [
                 _by_embedding(embeddings, recipe.embedding, recipe.apart),
-                _by_bm25(sentences, recipe.bm25),
+                _by_bm25(sentences, recipe.bm25, progress),
             ]
         )
     )
     candidates = _without_known(candidates, sentences, recipe, data)
     if not len(candidates):
         raise TrainingFault(f"{recipe.name}: {len(sentences)} sentences gave no neighbours; name more sets or texts")
-    scores = _scores(student, embeddings, candidates, progress)
+    scores = _scores(scorer, embeddings, candidates, progress)
     gold = np.array([pair.gold for pair in data.pairs(recipe.like)])
     chosen = matched(scores, gold, recipe.pairs, recipe.seed)
     _write(output, [(sentences[i], sentences[j]) for i, j in candidates[chosen]], scores[chosen])
@@ -94,10 +112,10 @@ def _sentences(recipe: SilverRecipe, data: TrainingData) -> list[str]:
     return [text for text in found.values() if len(text) <= recipe.max_characters]
 
 
-def _embed(student: Student, sentences: Sequence[str], progress: Progress) -> NDArray[np.float32]:
+def _embed(scorer: SentenceScorer, sentences: Sequence[str], progress: Progress) -> NDArray[np.float32]:
     chunks = []
     for start in range(0, len(sentences), SENTENCES_PER_CHUNK):
-        chunks.append(student.encoder.encode(sentences[start : start + SENTENCES_PER_CHUNK]))
+        chunks.append(scorer.encode(sentences[start : start + SENTENCES_PER_CHUNK]))
         progress("embed sentences", min(start + SENTENCES_PER_CHUNK, len(sentences)), len(sentences))
     return np.concatenate(chunks)
 
@@ -112,13 +130,21 @@ def _by_embedding(embeddings: NDArray[np.float32], nearest: int, apart: int) -> 
     return _pairs(found[:, [rank for rank in ranks if rank < depth]])
 
 
-def _by_bm25(sentences: Sequence[str], nearest: int) -> Pairs:
+def _by_bm25(sentences: Sequence[str], nearest: int, progress: Progress) -> Pairs:
     """Each sentence with the ``nearest`` others that share its rarest words."""
     tokens = bm25s.tokenize(list(sentences), stopwords="en", show_progress=False)
     index = bm25s.BM25()
     index.index(tokens, show_progress=False)
-    found, _ = index.retrieve(tokens, k=min(nearest + 1, len(sentences)), show_progress=False)
-    return _pairs(np.asarray(found))
+    found = np.full((len(sentences), nearest), -1)
+    for row, words in enumerate(tokens.ids):
+        scores = index.get_scores(words)
+        scores[row] = 0.0
+        for rank in range(nearest):  # a few maxima cost a fraction of what partitioning so many zeros does
+            if scores[best := int(scores.argmax())] > 0:
+                found[row, rank], scores[best] = best, 0.0
+        if row % SENTENCES_PER_CHUNK == 0 or row + 1 == len(sentences):
+            progress("bm25 neighbours", row + 1, len(sentences))
+    return _pairs(found)
 
 
 def _pairs(neighbours: NDArray[np.integer]) -> Pairs:
@@ -130,7 +156,8 @@ def _pairs(neighbours: NDArray[np.integer]) -> Pairs:
 def _unique(pairs: Pairs) -> Pairs:
     """Each pair of two different sentences once, whatever its order."""
     ordered = np.sort(pairs, axis=1)
-    return np.unique(ordered[(ordered[:, 0] != ordered[:, 1]) & (ordered[:, 0] >= 0)], axis=0)
+    found = ordered[:, 0] >= 0  # -1: there was no such neighbour
+    return np.unique(ordered[found & (ordered[:, 0] != ordered[:, 1])], axis=0)
 
 
 def _without_known(candidates: Pairs, sentences: Sequence[str], recipe: SilverRecipe, data: TrainingData) -> Pairs:
@@ -144,13 +171,13 @@ def _without_known(candidates: Pairs, sentences: Sequence[str], recipe: SilverRe
     return candidates[kept]
 
 
-def _scores(student: Student, embeddings: NDArray[np.float32], pairs: Pairs, progress: Progress) -> NDArray[np.float64]:
+def _scores(
+    scorer: SentenceScorer, embeddings: NDArray[np.float32], pairs: Pairs, progress: Progress
+) -> NDArray[np.float64]:
     scores = np.empty(len(pairs))
     for start in range(0, len(pairs), SENTENCES_PER_CHUNK):
         rows = pairs[start : start + SENTENCES_PER_CHUNK]
-        scores[start : start + len(rows)] = student.score(
-            student.head.logits(embeddings[rows[:, 0]], embeddings[rows[:, 1]])
-        )
+        scores[start : start + len(rows)] = scorer.scores(embeddings[rows[:, 0]], embeddings[rows[:, 1]])
         progress("score candidates", start + len(rows), len(pairs))
     return scores
 

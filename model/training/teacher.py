@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.encoder import OnnxEncoder
 from model.faults import TrainingFault
+from model.head import Calibration, Head
 from model.training.graphs import write_graph
 from model.training.logits import TeacherLogits
 from model.training.material import materials
@@ -48,6 +51,35 @@ class Ensemble:
     def raw_scores(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
         """(pairs, members) what each member says, a cross-encoder in both orders."""
         return np.stack([scorer(pairs).logits for scorer in self._scorers], axis=1)
+
+    def sentence_member(self) -> "SentenceMember":
+        """The signal's first bi-encoder, for what only an encoder can do.
+
+        Raises:
+            TrainingFault: the signal has none.
+        """
+        for member, scorer in zip(self.signal.members, self._scorers, strict=True):
+            if isinstance(scorer.model, OnnxEncoder):
+                return SentenceMember(scorer.model, scorer.head, member, self.signal.calibration)
+        raise TrainingFault(f"{self.signal.name} has no bi-encoder among its members; give a signal that has one")
+
+
+@dataclass(frozen=True)
+class SentenceMember:
+    """A bi-encoder of a signal, on the signal's own scale."""
+
+    encoder: OnnxEncoder
+    head: Head
+    member: Member
+    calibration: Calibration
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(texts, dim) unit embeddings."""
+        return self.encoder.encode(texts)
+
+    def scores(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(pairs,) scores, 0..1: what the signal would say if every member said what this one does."""
+        return self.calibration((self.head.logits(left, right) - self.member.mean) / self.member.deviation)
 
 
 def _scorer(folder: Path, max_tokens: int) -> OnnxScorer:

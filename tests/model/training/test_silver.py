@@ -41,15 +41,30 @@ def test_the_histogram_is_golds_where_there_are_enough(scores: list[float], gold
         np.testing.assert_array_equal(histogram([scores[row] for row in chosen]), np.minimum(held, wanted))
 
 
+class Letters:
+    """An encoder of letters, and how alike two sentences are by them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._student = load_student(tiny.write_student(folder), threads=1)
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        return self._student.encoder.encode(texts)
+
+    def scores(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return self._student.score(self._student.head.logits(left, right))
+
+
 @pytest.fixture
-def student(tmp_path: Path):
-    return load_student(tiny.write_student(tmp_path / "bundle"), threads=1)
+def letters(tmp_path: Path) -> Letters:
+    return Letters(tmp_path / "bundle")
 
 
-def test_silver_pairs_are_new_neighbours_without_a_held_out_sentence(tmp_path: Path, pair_files: Path, student) -> None:
+def test_silver_pairs_are_new_neighbours_without_a_held_out_sentence(
+    tmp_path: Path, pair_files: Path, letters: Letters
+) -> None:
     data = TrainingData(pair_files, recipe().data)
     output = tmp_path / "made/silver.tsv.gz"
-    count = make_silver(recipe(), data, student, output, lambda *_: None)
+    count = make_silver(recipe(), data, letters, output, lambda *_: None)
     silver = read_pairs(output.parent, SILVER_PAIRS)
     assert len(silver) == count >= 20
     texts = {text for pair in silver for text in (pair.left, pair.right)}
@@ -59,20 +74,20 @@ def test_silver_pairs_are_new_neighbours_without_a_held_out_sentence(tmp_path: P
     assert len(set(made)) == len(made)
     assert known.isdisjoint(made)
     assert min(len(ends) for ends in made) == 2
-    u, v = (student.encoder.encode([getattr(pair, side) for pair in silver]) for side in ("left", "right"))
-    np.testing.assert_allclose([pair.gold for pair in silver], student.score(student.head.logits(u, v)), atol=1e-3)
+    left, right = (letters.encode([getattr(pair, side) for pair in silver]) for side in ("left", "right"))
+    np.testing.assert_allclose([pair.gold for pair in silver], letters.scores(left, right), atol=1e-3)
 
 
-def test_the_same_recipe_makes_the_same_file(tmp_path: Path, pair_files: Path, student) -> None:
+def test_the_same_recipe_makes_the_same_file(tmp_path: Path, pair_files: Path, letters: Letters) -> None:
     data = TrainingData(pair_files, recipe().data)
     for name in ("one", "two"):
-        make_silver(recipe(), data, student, tmp_path / name, lambda *_: None)
+        make_silver(recipe(), data, letters, tmp_path / name, lambda *_: None)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    make_silver(recipe(seed=5), data, student, tmp_path / "three", lambda *_: None)
+    make_silver(recipe(seed=5), data, letters, tmp_path / "three", lambda *_: None)
     assert (tmp_path / "one").read_bytes() != (tmp_path / "three").read_bytes()
 
 
-def test_texts_are_neighbours_too_and_the_held_out_are_not(tmp_path: Path, pair_files: Path, student) -> None:
+def test_texts_are_neighbours_too_and_the_held_out_are_not(tmp_path: Path, pair_files: Path, letters: Letters) -> None:
     (tmp_path / "train.tsv").write_text((pair_files / "train.tsv").read_text())
     for name in ("dev.tsv", "test.tsv"):
         (tmp_path / name).write_text((pair_files / name).read_text())
@@ -80,7 +95,7 @@ def test_texts_are_neighbours_too_and_the_held_out_are_not(tmp_path: Path, pair_
     (tmp_path / "plain.txt.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     data = DATA | {"texts": {"plain": {"file": "plain.txt.gz", "terms": "made in a test"}}}
     wanted = recipe(data=data, texts=["plain"], pairs=1000)
-    make_silver(wanted, TrainingData(tmp_path, wanted.data), student, tmp_path / "silver.tsv.gz", lambda *_: None)
+    make_silver(wanted, TrainingData(tmp_path, wanted.data), letters, tmp_path / "silver.tsv.gz", lambda *_: None)
     made = gzip.decompress((tmp_path / "silver.tsv.gz").read_bytes()).decode()
     assert lines[0] in made
     assert LEAK not in made
