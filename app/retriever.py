@@ -17,11 +17,11 @@ from model.tokens import Tokens
 class Encoder(Protocol):
     """Texts to embeddings, in two steps so that a caller may look at the tokens between them."""
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """One :class:`Tokens` a text."""
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Texts as tokens."""
         ...
 
-    def embed(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
+    def embed(self, tokens: Tokens) -> NDArray[np.float32]:
         """(texts, dim) unit rows."""
         ...
 
@@ -138,11 +138,9 @@ class Retriever:
 
     def queries(self, texts: Sequence[str]) -> list[Query]:
         """Texts, embedded together."""
-        rows = self._encoder.tokenize(texts)
-        embeddings = self._encoder.embed(rows)
-        return [
-            Query(text, embedding, row.truncated) for text, embedding, row in zip(texts, embeddings, rows, strict=True)
-        ]
+        tokens = self._encoder.tokenize(texts)
+        embeddings = self._encoder.embed(tokens)
+        return [Query(*query) for query in zip(texts, embeddings, tokens.truncated.tolist(), strict=True)]
 
     def search(self, query: Query, k: int, depth: int, scorer: Scorer) -> Found:
         """The ``k`` best of ``depth`` candidates by the scorer's raw score, ties by id."""

@@ -48,14 +48,13 @@ class OnnxCrossEncoder:
         Raises:
             ArithmeticError: the graph answered a number that is not finite.
         """
-        rows = self._tokenizer.tokenize([*pairs, *((b, a) for a, b in pairs)])
-        logits = np.empty(len(rows))
-        for batch in plan_batches([len(row) for row in rows], self._token_budget):
-            arrays = self._tokenizer.padded([rows[row] for row in batch])
+        tokens = self._tokenizer.tokenize([*pairs, *((b, a) for a, b in pairs)])
+        logits = np.empty(len(tokens))
+        for batch in plan_batches(tokens.lengths, self._token_budget):
+            arrays = self._tokenizer.padded(tokens, batch)
             inputs = {name: array for name, array in arrays.items() if name in self._inputs}
             logits[batch] = self._session.run(["logit"], inputs)[0]
         if not np.isfinite(logits).all():
             raise ArithmeticError("the teacher answered a number that is not finite; check the bundle")
-        truncated = np.array([row.truncated for row in rows[: len(pairs)]], np.bool_)
         both_orders = logits.reshape(2, len(pairs)).mean(axis=0)
-        return PairLogits(np.round(both_orders, LOGIT_DECIMALS), truncated)
+        return PairLogits(np.round(both_orders, LOGIT_DECIMALS), tokens.truncated[: len(pairs)])

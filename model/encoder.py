@@ -46,19 +46,19 @@ class OnnxEncoder:
         """The same encoder with batches of another size."""
         return OnnxEncoder(self._session, self._tokenizer, self.dims, token_budget, self.matryoshka)
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """One :class:`Tokens` a text; its ``truncated`` says whether the text was cut."""
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Texts as tokens; ``truncated`` says which were cut."""
         return self._tokenizer.tokenize(texts)
 
-    def embed(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
+    def embed(self, tokens: Tokens) -> NDArray[np.float32]:
         """(texts, dim) unit embeddings of tokenised texts, in order.
 
         Raises:
             ArithmeticError: the graph answered a number that is not finite.
         """
-        embeddings = np.empty((len(rows), self.dims), np.float32)
-        for batch in plan_batches([len(row) for row in rows], self._token_budget):
-            inputs = self._tokenizer.padded([rows[row] for row in batch])
+        embeddings = np.empty((len(tokens), self.dims), np.float32)
+        for batch in plan_batches(tokens.lengths, self._token_budget):
+            inputs = self._tokenizer.padded(tokens, batch)
             embeddings[batch] = self._session.run(["sentence_embedding"], inputs)[0]
         if not np.isfinite(embeddings).all():
             raise ArithmeticError("the encoder answered a number that is not finite; check the bundle")

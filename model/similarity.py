@@ -27,6 +27,5 @@ def score_pairs(encoder: OnnxEncoder, head: Head, pairs: Sequence[tuple[str, str
     left_rows = [row_of[left] for left, _ in pairs]
     right_rows = [row_of[right] for _, right in pairs]
     left, right = embeddings[left_rows], embeddings[right_rows]
-    cut = np.array([row.truncated for row in tokens], np.bool_)
     cosines = CosineHead().logits(left, right)
-    return PairAnswers(head.logits(left, right), cosines, cut[left_rows] | cut[right_rows])
+    return PairAnswers(head.logits(left, right), cosines, tokens.truncated[left_rows] | tokens.truncated[right_rows])

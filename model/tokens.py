@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -14,30 +15,59 @@ Arrays = dict[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """One text, or one pair, as token ids; ``truncated`` if it was longer than the model reads."""
+class Ragged:
+    """Rows of unlike length, end to end in one array: filling a batch from it costs no Python per row."""
 
-    ids: Sequence[int]
-    type_ids: Sequence[int]
-    truncated: bool
+    values: NDArray[np.int64]  # (all rows' values,)
+    bounds: NDArray[np.intp]  # (rows + 1,): row r is values[bounds[r] : bounds[r + 1]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
+        """Rows given as lists."""
+        bounds = np.zeros(len(rows) + 1, np.intp)
+        np.cumsum(np.fromiter(map(len, rows), np.intp, len(rows)), out=bounds[1:])
+        return cls(np.fromiter(chain.from_iterable(rows), np.int64, bounds[-1]), bounds)
+
+    def padded(self, rows: NDArray[np.intp], fill: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(rows, longest) some rows, filled up at their ends, and a mask of the same shape: False where filled."""
+        starts = self.bounds[rows]
+        lengths = self.bounds[rows + 1] - starts
+        columns = np.arange(lengths.max(initial=0))
+        mask = columns < lengths[:, None]
+        padded = np.full(mask.shape, fill, np.int64)
+        padded[mask] = self.values[(starts[:, None] + columns)[mask]]
+        return padded, mask
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts as token ids. The fields are parallel."""
+
+    ids: Ragged
+    truncated: NDArray[np.bool_]  # (texts,) the text was longer than the model reads
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.truncated)
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """(texts,) tokens of each."""
+        return np.diff(self.ids.bounds)
 
 
-def _tokens(encoding: Encoding) -> Tokens:
-    return Tokens(encoding.ids, encoding.type_ids, truncated=bool(encoding.overflowing))
+@dataclass(frozen=True)
+class PairTokens(Tokens):
+    """Pairs as token ids, and which sentence of its pair each token is of."""
+
+    type_ids: Ragged
 
 
-def _pad(column: Sequence[Sequence[int]], width: int, fill: int) -> NDArray[np.int64]:
-    padded = np.full((len(column), width), fill, np.int64)
-    for row, values in zip(padded, column, strict=True):
-        row[: len(values)] = values
-    return padded
+def _truncated(encodings: Sequence[Encoding]) -> NDArray[np.bool_]:
+    return np.array([bool(encoding.overflowing) for encoding in encodings], np.bool_)
 
 
 class _TokenizerFile:
-    """What both tokenizers share: a ``tokenizer.json`` cut at ``max_tokens``, and how rows become arrays."""
+    """What both tokenizers share: a ``tokenizer.json``, cut at ``max_tokens``."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer = tokenizer
@@ -54,41 +84,41 @@ class _TokenizerFile:
         tokenizer.enable_truncation(max_tokens, strategy="longest_first")
         return cls(tokenizer, max_tokens)
 
-    def _arrays(self, rows: Sequence[Tokens]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        width = max(len(row) for row in rows)
-        ids = _pad([row.ids for row in rows], width, self._pad_id)
-        mask = _pad([[1] * len(row) for row in rows], width, 0)
-        return ids, mask
-
 
 class SentenceTokenizer(_TokenizerFile):
     """Sentences, each alone: ``[CLS] s [SEP]``, cut at ``max_tokens``."""
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """One :class:`Tokens` a text, in order."""
-        return [_tokens(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Texts as tokens, in order."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        return Tokens(Ragged.of([encoding.ids for encoding in encodings]), _truncated(encodings))
 
-    def padded(self, rows: Sequence[Tokens]) -> Arrays:
-        """``input_ids`` and ``attention_mask``, as wide as the longest row."""
-        ids, mask = self._arrays(rows)
-        return {"input_ids": ids, "attention_mask": mask}
+    def padded(self, tokens: Tokens, rows: NDArray[np.intp] | None = None) -> Arrays:
+        """``input_ids`` and ``attention_mask`` of some rows, or of all, as wide as the longest."""
+        rows = np.arange(len(tokens)) if rows is None else rows
+        ids, mask = tokens.ids.padded(rows, self._pad_id)
+        return {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
 
 
 class PairTokenizer(_TokenizerFile):
     """Pairs, read together: ``[CLS] a [SEP] b [SEP]`` with segments 0 and 1, cut at ``max_tokens``."""
 
-    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
-        """One :class:`Tokens` a pair, in order."""
-        return [_tokens(encoding) for encoding in self._tokenizer.encode_batch_fast(list(pairs))]
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> PairTokens:
+        """Pairs as tokens, in order."""
+        encodings = self._tokenizer.encode_batch_fast(list(pairs))
+        ids = Ragged.of([encoding.ids for encoding in encodings])
+        types = Ragged.of([encoding.type_ids for encoding in encodings])
+        return PairTokens(ids, _truncated(encodings), types)
 
-    def padded(self, rows: Sequence[Tokens]) -> Arrays:
-        """``input_ids``, ``attention_mask`` and ``token_type_ids``, as wide as the longest row."""
-        ids, mask = self._arrays(rows)
-        types = _pad([row.type_ids for row in rows], ids.shape[1], 0)
-        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    def padded(self, tokens: PairTokens, rows: NDArray[np.intp] | None = None) -> Arrays:
+        """``input_ids``, ``attention_mask`` and ``token_type_ids`` of some rows, or of all, as wide as the longest."""
+        rows = np.arange(len(tokens)) if rows is None else rows
+        ids, mask = tokens.ids.padded(rows, self._pad_id)
+        types, _ = tokens.type_ids.padded(rows, 0)
+        return {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": types}
 
 
-def plan_batches(lengths: Sequence[int], budget: int) -> list[NDArray[np.intp]]:
+def plan_batches(lengths: Sequence[int] | NDArray[np.intp], budget: int) -> list[NDArray[np.intp]]:
     """Rows grouped so that each batch, padded to its longest row, holds at most ``budget`` tokens.
 
     Rows of like length meet, so little is padded. A row longer than the budget gets a batch of its own.
@@ -96,12 +126,14 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[NDArray[np.intp]]:
     >>> [batch.tolist() for batch in plan_batches([3, 9, 3, 3], budget=9)]
     [[0, 2, 3], [1]]
     """
-    order = np.argsort(np.asarray(lengths, np.intp), kind="stable")
+    lengths = np.asarray(lengths, np.intp)
+    order = np.argsort(lengths, kind="stable")
     batches: list[NDArray[np.intp]] = []
     start = 0
-    for end in range(1, len(order) + 1):
-        full = end == len(order) or lengths[order[end]] * (end + 1 - start) > budget
-        if full:
-            batches.append(order[start:end])
-            start = end
+    while start < len(order):
+        ahead = lengths[order[start : start + budget]]
+        padded = ahead * np.arange(1, len(ahead) + 1)  # tokens of a batch that ends here
+        end = start + max(1, int(np.searchsorted(padded, budget, side="right")))
+        batches.append(order[start:end])
+        start = end
     return batches

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from index.documents import Document
 from index.generations import Candidates
 from model.cross_encoder import PairLogits
-from model.tokens import Tokens
+from model.tokens import Ragged, Tokens
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
@@ -18,11 +18,13 @@ class LetterEncoder:
 
     max_tokens = 100
 
-    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        return [Tokens([ord(letter) for letter in text[:100]], [], truncated=len(text) > 100) for text in texts]
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        rows = [[ord(letter) for letter in text[:100]] for text in texts]
+        return Tokens(Ragged.of(rows), np.array([len(text) > 100 for text in texts]))
 
-    def embed(self, rows: Sequence[Tokens]) -> NDArray[np.float32]:
-        counts = np.array([[list(row.ids).count(ord(letter)) for letter in ALPHABET] for row in rows], np.float32)
+    def embed(self, tokens: Tokens) -> NDArray[np.float32]:
+        letters, _ = tokens.ids.padded(np.arange(len(tokens)), 0)
+        counts = np.array([[(row == ord(letter)).sum() for letter in ALPHABET] for row in letters], np.float32)
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

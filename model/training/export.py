@@ -269,11 +269,12 @@ def _use_tokenizer(network: Network, path: Path, max_tokens: int) -> None:
 def _calibration_inputs(network: Network, train: list[Pair], count: int) -> list[Arrays]:
     """Graph inputs of ``count`` training texts, one a row, evenly spaced through the sets."""
     spaced = train[:: max(1, len(train) // count)][:count]
+    rows = np.arange(len(spaced))[:, None]
     if isinstance(network, CrossEncoder):
         pairs = network.tokenizer.tokenize([(pair.left, pair.right) for pair in spaced])
-        return [network.tokenizer.padded([row]) for row in pairs]
+        return [network.tokenizer.padded(pairs, row) for row in rows]
     texts = network.tokenizer.tokenize([pair.left for pair in spaced])
-    return [network.tokenizer.padded([row]) for row in texts]
+    return [network.tokenizer.padded(texts, row) for row in rows]
 
 
 def _write_settings(network: Network, run: Path, folder: Path, max_tokens: int) -> None:

@@ -25,6 +25,60 @@ def test_every_row_is_in_one_batch_and_no_batch_is_over_budget(lengths: list[int
         assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
 
 
+@given(lengths=st.lists(st.integers(1, 50), max_size=80), budget=st.integers(1, 200))
+def test_batches_are_as_large_as_the_budget_allows(lengths: list[int], budget: int) -> None:
+    """The plain way: shortest first, a row joins the batch unless that makes it too large."""
+    plain: list[list[int]] = [[]]
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if plain[-1] and lengths[row] * (len(plain[-1]) + 1) > budget:
+            plain.append([])
+        plain[-1].append(row)
+    assert [batch.tolist() for batch in plan_batches(lengths, budget)] == [batch for batch in plain if batch]
+
+
+TEXTS = st.text("abc xyz[SEP]\N{SNOWMAN}", max_size=14)
+
+
+def plainly(rows: list[list[int]], fill: int) -> np.ndarray:
+    """Rows filled up to the longest, one at a time."""
+    width = max(map(len, rows), default=0)
+    return np.array([[*row, *[fill] * (width - len(row))] for row in rows]).reshape(len(rows), width)
+
+
+@given(texts=st.lists(TEXTS, min_size=1, max_size=12), data=st.data())
+def test_a_batch_of_sentences_is_what_encoding_each_alone_gives(
+    tokenizer_file: Path, texts: list[str], data: st.DataObject
+) -> None:
+    one_by_one = Tokenizer.from_file(str(tokenizer_file))
+    one_by_one.enable_truncation(8)
+    alone = [one_by_one.encode(text) for text in texts]
+    tokenizer = SentenceTokenizer.load(tokenizer_file, 8)
+    tokens = tokenizer.tokenize(texts)
+    assert len(tokens) == len(texts)
+    assert tokens.lengths.tolist() == [len(encoding) for encoding in alone]
+    assert tokens.truncated.tolist() == [bool(encoding.overflowing) for encoding in alone]
+    rows = data.draw(st.lists(st.integers(0, len(texts) - 1)))
+    arrays = tokenizer.padded(tokens, np.array(rows, np.intp))
+    np.testing.assert_array_equal(arrays["input_ids"], plainly([alone[row].ids for row in rows], 0))
+    np.testing.assert_array_equal(arrays["attention_mask"], plainly([alone[row].attention_mask for row in rows], 0))
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.int64)}
+
+
+@given(pairs=st.lists(st.tuples(TEXTS, TEXTS), max_size=12))
+def test_a_batch_of_pairs_is_what_encoding_each_alone_gives(tokenizer_file: Path, pairs: list[tuple[str, str]]) -> None:
+    one_by_one = Tokenizer.from_file(str(tokenizer_file))
+    one_by_one.enable_truncation(9)
+    alone = [one_by_one.encode(*pair) for pair in pairs]
+    tokenizer = PairTokenizer.load(tokenizer_file, 9)
+    tokens = tokenizer.tokenize(pairs)
+    assert tokens.truncated.tolist() == [bool(encoding.overflowing) for encoding in alone]
+    arrays = tokenizer.padded(tokens)
+    np.testing.assert_array_equal(arrays["input_ids"], plainly([encoding.ids for encoding in alone], 0))
+    np.testing.assert_array_equal(arrays["token_type_ids"], plainly([encoding.type_ids for encoding in alone], 0))
+    mask = plainly([encoding.attention_mask for encoding in alone], 0)
+    np.testing.assert_array_equal(arrays["attention_mask"], mask)
+
+
 def test_sentences_are_padded_to_the_longest(tokenizer_file: Path) -> None:
     tokenizer = SentenceTokenizer.load(tokenizer_file, 8)
     arrays = tokenizer.padded(tokenizer.tokenize(["ab", "c"]))
@@ -44,22 +98,24 @@ def test_padding_is_what_the_tokenizer_calls_it(tmp_path: Path) -> None:
 
 
 def test_a_long_sentence_is_cut_and_says_so(tokenizer_file: Path) -> None:
-    short, long = SentenceTokenizer.load(tokenizer_file, 8).tokenize(["abcdef", "abcdefg"])
-    assert (len(short), short.truncated) == (8, False)
-    assert (len(long), long.truncated) == (8, True)
-    assert long.ids[-1] == tiny.VOCABULARY.index("[SEP]")
+    tokenizer = SentenceTokenizer.load(tokenizer_file, 8)
+    tokens = tokenizer.tokenize(["abcdef", "abcdefg"])
+    assert tokens.lengths.tolist() == [8, 8]
+    assert tokens.truncated.tolist() == [False, True]
+    assert tokenizer.padded(tokens)["input_ids"][:, -1].tolist() == [tiny.VOCABULARY.index("[SEP]")] * 2
 
 
 def test_pairs_are_read_together_the_longer_one_cut(tokenizer_file: Path) -> None:
     tokenizer = PairTokenizer.load(tokenizer_file, 9)
-    rows = tokenizer.tokenize([("abcdef", "gh"), ("a b", "c")])
-    assert [row.truncated for row in rows] == [True, False]
-    decoded = [[tiny.VOCABULARY[token] for token in row.ids] for row in rows]
-    assert decoded[0] == ["[CLS]", "a", "##b", "##c", "##d", "[SEP]", "g", "##h", "[SEP]"]
-    types = tokenizer.padded(rows)["token_type_ids"]
-    np.testing.assert_array_equal(types, [[0, 0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 0, 0, 0]])
+    tokens = tokenizer.tokenize([("abcdef", "gh"), ("a b", "c")])
+    assert tokens.truncated.tolist() == [True, False]
+    arrays = tokenizer.padded(tokens)
+    decoded = [tiny.VOCABULARY[token] for token in arrays["input_ids"][0]]
+    assert decoded == ["[CLS]", "a", "##b", "##c", "##d", "[SEP]", "g", "##h", "[SEP]"]
+    np.testing.assert_array_equal(arrays["token_type_ids"], [[0, 0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 0, 0, 0]])
 
 
 def test_where_a_pair_is_split_matters(tokenizer_file: Path) -> None:
-    left, right = PairTokenizer.load(tokenizer_file, 16).tokenize([("a b", "c"), ("a", "b c")])
-    assert left.ids != right.ids
+    tokenizer = PairTokenizer.load(tokenizer_file, 16)
+    left, right = tokenizer.padded(tokenizer.tokenize([("a b", "c"), ("a", "b c")]))["input_ids"]
+    assert left.tolist() != right.tolist()
