@@ -48,12 +48,17 @@ def read_pairs(root: Path, pair_set: PairSet) -> list[Pair]:
     stem = pair_set.file.removesuffix(".gz").removesuffix(".tsv")
     pairs = [
         Pair(f"{stem}:{number}", left, right, _target(pair_set, score, number))
-        for number, (left, right, score) in enumerate(_rows(root / pair_set.file), 1)
+        for number, (left, right, score) in enumerate(pair_rows(root / pair_set.file), 1)
     ]
     return pairs[: pair_set.limit]
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
+def pair_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Both sentences and the score, as written, of every row of a pair file: TSV without quoting, gzip or plain.
+
+    Raises:
+        PairFileError: the file is missing or damaged, its header lacks a column, or a line has too few.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="\n") as file:
@@ -97,7 +102,7 @@ class HeldOut:
     @classmethod
     def read(cls, root: Path, files: Sequence[str]) -> "HeldOut":
         """Every sentence of the named pair files under ``root``."""
-        return cls(text for file in files for row in _rows(root / file) for text in row[:2])
+        return cls(text for file in files for row in pair_rows(root / file) for text in row[:2])
 
     def __len__(self) -> int:
         return len(self._texts)
