@@ -19,7 +19,7 @@ from model.manifest import digests_of
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.card import network_card, signal_card
 from model.training.gates import check_int8_loss, check_invariance, check_labels, check_parity
-from model.training.graphs import to_onnx
+from model.training.graphs import OPSET, to_onnx
 from model.training.material import pairs_to_train
 from model.training.networks import BiEncoder, CrossEncoder, Network, load_network
 from model.training.pairs import Pair, TrainingData
@@ -28,6 +28,7 @@ from model.training.quantise import Arrays, quantise
 from model.training.recipes import DistillationRecipe, ExportRecipe, NetworkRecipe, TeacherRecipe
 from model.training.scoring import OnnxScorer, Scored, figures
 from model.training.signal import SIGNAL, Member, Signal
+from model.training.static import StaticBody, bert_config, quantise_table
 from model.training.teacher import Ensemble
 
 Say = Callable[[str], None]
@@ -174,9 +175,12 @@ def _part(
     scorers: dict[Graph, OnnxScorer] = {"fp32": OnnxScorer.load(folder, "fp32", recipe, export.max_tokens)}
     parity = check_parity(network, scorers["fp32"], dev, export.max_tokens)
     progress(f"{recipe.name}: quantise")
-    train = [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
-    calibration = _calibration_inputs(network, train, export.int8.calibration_texts)
-    onnx.save(quantise(fp32, calibration), folder / GRAPH_FILES["int8"])
+    if isinstance(network.body, StaticBody):
+        int8 = quantise_table(network.body, OPSET)
+    else:
+        train = [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
+        int8 = quantise(fp32, _calibration_inputs(network, train, export.int8.calibration_texts))
+    onnx.save(int8, folder / GRAPH_FILES["int8"])
     scorers["int8"] = OnnxScorer.load(folder, "int8", recipe, export.max_tokens)
     progress(f"{recipe.name}: batch-invariance")
     return _Part(network, scorers, parity, {graph: check_invariance(scorers[graph], dev) for graph in scorers})
@@ -284,6 +288,8 @@ def _write_settings(network: Network, run: Path, folder: Path, max_tokens: int) 
             shutil.copyfile(run / name, folder / name)
     if not isinstance(network, BiEncoder):
         return
+    if isinstance(network.body, StaticBody):
+        (folder / "config.json").write_text(bert_config(network.body, max_tokens).to_json_string(), "utf-8")
     module = "sentence_transformers.models"
     modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
     written = {

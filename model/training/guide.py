@@ -66,7 +66,9 @@ def _digest(source: Path | str, max_tokens: int, texts: Sequence[str]) -> str:
 def _encoder(recipe: NetworkRecipe, source: Path | str) -> Embed:
     if (Path(source) / MANIFEST).exists():
         return load_student(Path(source), torch.get_num_threads()).encoder.encode
-    network = make_network(recipe.model_copy(update={"kind": "bi-encoder", "layers": None}), source).eval()
+    network = make_network(
+        recipe.model_copy(update={"kind": "bi-encoder", "body": "transformer", "layers": None}), source
+    ).eval()
     assert isinstance(network, BiEncoder)
 
     def embed(texts: Sequence[str]) -> NDArray[np.floating]:

@@ -16,6 +16,7 @@ from model.head import HeadKind
 from model.tokens import Arrays, PairTokenizer, SentenceTokenizer
 from model.training.pairs import Pair
 from model.training.recipes import HeadRecipe, NetworkRecipe
+from model.training.static import StaticBody, vocabulary_embeddings
 
 Inputs = dict[str, Tensor]
 """input_ids, attention_mask and, for pairs, token_type_ids: (texts, tokens) int64."""
@@ -183,6 +184,11 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
     Raises:
         TrainingFault: there are no such weights, they are not a transformer's, or they lack a layer of the recipe's.
     """
+    if recipe.body == "static":
+        read_by = make_network(recipe.model_copy(update={"body": "transformer"}), init).eval()
+        assert isinstance(read_by, BiEncoder)  # recipes give a static body to no other
+        rows = vocabulary_embeddings(read_by.body, read_by.tokenizer)
+        return BiEncoder(StaticBody.of_rows(rows), read_by.head, read_by.tokenizer)
     network = _network_of(recipe, init)
     if recipe.layers is not None:
         _keep_layers(network.body, recipe.layers)
@@ -206,7 +212,9 @@ def _network_of(recipe: NetworkRecipe, source: Path | str) -> Network:
 
 
 def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
-    """The pretrained transformer: safetensors only, and no code but transformers' own."""
+    """The pretrained transformer, or the table made of one: safetensors only, and no code but transformers' own."""
+    if recipe.body == "static":
+        return StaticBody.from_pretrained(source, use_safetensors=True)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         for name, share in (

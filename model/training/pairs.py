@@ -140,9 +140,9 @@ class TrainingData:
     def described(self, stages: Iterable[Stage]) -> list[str]:
         """For model cards: the files that stages learn from, and their terms."""
         used = [*stages]
-        sets = sorted({name for stage in used for name in stage.sets})
-        texts = sorted({name for stage in used for name in stage.texts})
-        return [self._recipe.set_of(name).described for name in sets] + [
+        names = {name for stage in used for name in (*stage.sets, *stage.texts)}
+        texts = sorted(names & self._recipe.texts.keys())
+        return [self._recipe.set_of(name).described for name in sorted(names - self._recipe.texts.keys())] + [
             self._recipe.texts[name].described for name in texts
         ]
 
@@ -157,7 +157,9 @@ class TrainingData:
         return self._read[name]
 
     def texts(self, name: str) -> list[str]:
-        """The sentences of a text set, without those that are held out."""
+        """The sentences of a text set, or of a pair set's pairs, each once, without those that are held out."""
+        if name not in self._recipe.texts:
+            return list(dict.fromkeys(text for pair in self.pairs(name) for text in (pair.left, pair.right)))
         text_set = self._recipe.texts[name]
         every = self._held_out.without_texts(_lines(self._root / text_set.file))
         if text_set.limit is None or text_set.limit >= len(every):

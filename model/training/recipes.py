@@ -73,8 +73,9 @@ class Stage(_Strict):
 
     Of the sets in ``teacher_only`` (and of silver pairs) the gold scores are not used: the teacher's logit is the only
     target. ``losses`` weighs what is asked of a batch of pairs (see :meth:`NetworkRecipe.losses`); ``regression`` (to
-    the guide's embeddings) and ``imitation`` (of the guide's body) are asked of ``text_batch`` texts in every step. An
-    epoch goes once over the pairs, or over the texts where there are no pairs.
+    the guide's embeddings) and ``imitation`` (of the guide's body) are asked of ``text_batch`` texts in every step;
+    ``texts`` may name a set of pairs, too, and means its sentences. An epoch goes once over the pairs, or over the
+    texts where there are no pairs.
     """
 
     name: str
@@ -116,6 +117,7 @@ class HeadRecipe(_Strict):
 class NetworkRecipe(_Strict):
     """One network to train: a cross-encoder, or a bi-encoder with its head.
 
+    A ``static`` body is a table of token rows, made from the initial weights and the texts that are learned from.
     ``layers`` picks layers of the initial body by number, from 0 (all of them if left out). Of ``frozen`` parts the
     weights stay as they are. ``guide`` names the encoder that ``regression`` and ``imitation`` look to: a folder or a
     hub id (for regression, a student's bundle as well); the initial weights if left out. ``matryoshka`` are further
@@ -125,6 +127,7 @@ class NetworkRecipe(_Strict):
     name: str
     kind: Literal["cross-encoder", "bi-encoder"]
     init: str
+    body: Literal["transformer", "static"] = "transformer"
     layers: list[Annotated[int, Field(ge=0)]] | None = None
     frozen: list[Literal["embeddings"]] = []
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 128
@@ -174,6 +177,14 @@ class NetworkRecipe(_Strict):
             raise ValueError(f"a {self.kind} has no {self.head.kind} head")
         return self
 
+    @model_validator(mode="after")
+    def _a_table_is_asked_for_what_it_has(self) -> Self:
+        if self.body == "static" and (self.kind == "cross-encoder" or self.frozen or self.keep_initial):
+            raise ValueError("a static body is a bi-encoder's, trained whole, and has no initial weights to keep")
+        if self.body == "static" and any(stage.imitation for stage in self.stages):
+            raise ValueError("a static body has no layers that could imitate a guide's: leave imitation out")
+        return self
+
 
 class DataRecipe(_Strict):
     """The pair sets, the splits to judge by, and the files whose sentences nothing may be trained on."""
@@ -194,7 +205,8 @@ class _WithData(_Strict):
 
     def _check_sets(self, stages: list[Stage]) -> None:
         for stage in stages:
-            for names, defined in ((stage.sets, {*self.data.sets, SILVER}), (stage.texts, set(self.data.texts))):
+            defined_texts = {*self.data.texts, *self.data.sets}
+            for names, defined in ((stage.sets, {*self.data.sets, SILVER}), (stage.texts, defined_texts)):
                 if unknown := [name for name in names if name not in defined]:
                     raise ValueError(
                         f"stage {stage.name} uses {unknown}, which the data does not define (it has {sorted(defined)})"

@@ -22,6 +22,7 @@ from model.training.networks import (
     tokenizer_files,
 )
 from model.training.recipes import NetworkRecipe, Stage
+from model.training.static import StaticBody, token_counts
 from model.training.trainer import Material, Progress, train_stage
 
 CLAIM = "run.json"
@@ -55,6 +56,8 @@ def train_network(
         return load_network(folder)[0]
     torch.manual_seed(recipe.seed)
     network = make_network(recipe, init).eval()
+    if isinstance(network, BiEncoder) and isinstance(network.body, StaticBody):
+        network.body.weigh(token_counts(network.tokenizer, _texts_of(stages), network.body.config.vocab_size))
     for number, (stage, material) in enumerate(zip(recipe.stages, stages, strict=True)):
         finished = folder / f"stage-{number}"
         if (finished / "network.json").exists():
@@ -99,6 +102,13 @@ def _imitation(
             progress=lambda done, total: progress(f"{stage.name}: head", done, total),
         )
     return Imitation(stage.imitation, network.body, guide.body, vocabulary, head)
+
+
+def _texts_of(stages: Sequence[Material]) -> list[str]:
+    """Every text that a run learns from, once."""
+    pairs = [example.pair for stage in stages for example in stage.examples]
+    texts = [target.text for stage in stages for target in stage.texts]
+    return list(dict.fromkeys([*(text for pair in pairs for text in (pair.left, pair.right)), *texts]))
 
 
 def network_digest(folder: Path) -> str:

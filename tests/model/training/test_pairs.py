@@ -6,6 +6,7 @@ import pytest
 
 from model.training.pairs import HeldOut, Pair, PairFileError, TrainingData, read_pairs
 from model.training.recipes import DistillationRecipe, PairSet, RecipeError, SilverRecipe, TeacherRecipe, read_recipe
+from tests.model.training.tiny_training import LEAK, training_data
 
 STS = PairSet(file="set/train.tsv", range=(0, 5), terms="")
 NLI = PairSet(file="set/train.tsv", labels={"entailment": 1.0, "neutral": 0.5}, terms="")
@@ -68,6 +69,14 @@ def test_held_out_sentences_are_found_under_another_spelling(tmp_path: Path) -> 
     kept = Pair("3", "another", "pair", 1)
     pairs = [Pair("1", "a MAN plays", "new", 1), Pair("2", "new", "x, y!", 1), kept]
     assert held_out.without(pairs) == [kept]
+
+
+def test_a_pair_sets_sentences_are_texts_too_each_once_and_none_held_out(pair_files: Path) -> None:
+    data = training_data(pair_files)
+    texts = data.texts("train")
+    assert len(texts) == len(set(texts))
+    assert set(texts) == {text for pair in data.pairs("train") for text in (pair.left, pair.right)}
+    assert LEAK not in texts
 
 
 def test_the_digest_knows_where_a_pair_is_split() -> None:
