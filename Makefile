@@ -65,7 +65,7 @@ RECIPES := scripts/recipes
 FROM     = --data $(DATA) $(if $(INIT),--init $(INIT))
 SILVER  := $(RUNS)/silver.tsv.gz
 WITH     = --data $(DATA) --silver $(SILVER)
-MODELS  := teacher-minilm-l6 dse-minilm-l6 dse-minilm-l3
+MODELS  := teacher-minilm-l6 dse-minilm-l6 dse-minilm-l3 dse-static
 BUILT   := $(MODELS:%=$(RUNS)/bundles/%/manifest.json)
 
 models: $(BUILT) ## rebuild every shipped bundle from its recipe and the data (docs/training.md), below runs/bundles
@@ -105,6 +105,10 @@ $(RUNS)/bundles/dse-minilm-l6/manifest.json: $(RUNS)/.labelled-again
 $(RUNS)/bundles/dse-minilm-l3/manifest.json: $(RUNS)/bundles/dse-minilm-l6/manifest.json
 	$(call STUDENT,three_layer)
 	$(call EXPORT,three_layer)
+
+$(RUNS)/bundles/dse-static/manifest.json: $(RUNS)/bundles/dse-minilm-l6/manifest.json
+	$(call STUDENT,static)
+	$(call EXPORT,static)
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build

@@ -161,7 +161,10 @@ class TrainingData:
         if name not in self._recipe.texts:
             return list(dict.fromkeys(text for pair in self.pairs(name) for text in (pair.left, pair.right)))
         text_set = self._recipe.texts[name]
-        every = self._held_out.without_texts(_lines(self._root / text_set.file))
+        lines = _lines(self._root / text_set.file)
+        if (longest := text_set.max_words) is not None:
+            lines = [line for line in lines if len(line.split()) <= longest]
+        every = self._held_out.without_texts(lines)
         if text_set.limit is None or text_set.limit >= len(every):
             return every
         return [every[row * len(every) // text_set.limit] for row in range(text_set.limit)]

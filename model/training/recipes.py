@@ -43,10 +43,14 @@ class PairSet(_Strict):
 
 
 class TextSet(_Strict):
-    """One file of plain text, a sentence a line; ``limit`` takes that many, evenly spaced."""
+    """One file of plain text, a sentence a line; ``limit`` takes that many, evenly spaced.
+
+    Sentences of more than ``max_words`` words are left out.
+    """
 
     file: str
     terms: str
+    max_words: Annotated[int, Field(gt=0)] | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
 
     @property

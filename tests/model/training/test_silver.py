@@ -111,3 +111,20 @@ def test_unknown_sets_and_texts_are_refused() -> None:
         recipe(like="nowhere")
     with pytest.raises(ValueError, match=r"'nowhere'.* are not texts of the data"):
         recipe(texts=["nowhere"])
+
+
+def test_texts_are_few_short_and_spread(tmp_path: Path, pair_files: Path) -> None:
+    for name in ("train.tsv", "dev.tsv", "test.tsv"):
+        (tmp_path / name).write_text((pair_files / name).read_text())
+    lines = [f"line number {number}" + " and more" * (number % 2) for number in range(40)]
+    (tmp_path / "plain.txt").write_text("\n".join(lines))
+    facts = {"file": "plain.txt", "terms": "made in a test"}
+    texts = {
+        "few": facts | {"limit": 4},
+        "short": facts | {"max_words": 3},
+        "both": facts | {"max_words": 3, "limit": 2},
+    }
+    given = TrainingData(tmp_path, recipe(data=DATA | {"texts": texts}).data)
+    assert given.texts("few") == lines[::10]
+    assert given.texts("short") == lines[::2]
+    assert given.texts("both") == [lines[0], lines[20]]
