@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TaskID
 
+from model.bundle import BundleManifest
 from scripts.console import BadInput, print_json, print_table, progress_bar
 from scripts.options import DataOption, JsonOption
 
@@ -20,6 +21,14 @@ InitOption = Annotated[
     str | None,
     typer.Option(help="Folder with the pretrained weights, instead of the recipe's hub id."),
 ]
+
+SilverOption = Annotated[
+    Path | None,
+    typer.Option(help="Pairs made by dse silver, where a stage of the recipe trains on them."),
+]
+
+OutputBundle = Annotated[Path, typer.Option(help="The bundle's folder; must not exist.")]
+KeepOption = Annotated[bool, typer.Option(help="Keep the fp32 graphs beside the int8 ones.")]
 
 
 def _needs_torch() -> None:
@@ -40,14 +49,21 @@ def teacher_train(
     data: DataOption,
     output: Annotated[Path, typer.Option(help="The teacher's folder; an unfinished one is taken up again.")],
     init: InitOption = None,
+    logits: Annotated[Path | None, typer.Option(help="An earlier signal's logits, where the recipe is taught.")] = None,
+    silver: SilverOption = None,
 ) -> None:
     """Train the members of a teacher and calibrate their common signal."""
     _needs_torch()
+    from model.training.logits import TeacherLogits
+    from model.training.pairs import TrainingData
     from model.training.recipes import TeacherRecipe, read_recipe
     from model.training.teacher import train_teacher
 
+    wanted = read_recipe(recipe, TeacherRecipe)
+    taught_by = None if logits is None else TeacherLogits.load(logits)
     with progress_bar() as bar:
-        signal = train_teacher(read_recipe(recipe, TeacherRecipe), data, init, output, _stages_on(bar))
+        training_data = TrainingData(data, wanted.data, silver)
+        signal = train_teacher(wanted, training_data, taught_by, init, output, _stages_on(bar))
     rows = [[m.name, m.kind, f"{m.dev.pearson:.2f}", f"{m.dev.spearman:.2f}"] for m in signal.members]
     rows.append(["signal", "mean", f"{signal.dev.pearson:.2f}", f"{signal.dev.spearman:.2f}"])
     print_table(["STS-B dev", "kind", "P", "S"], rows)
@@ -59,22 +75,67 @@ def teacher_label(
     data: DataOption,
     signal: Annotated[Path, typer.Option(help="Folder written by dse teacher train.")],
     output: Annotated[Path, typer.Option(help="The logits file; an unfinished one is taken up again.")],
+    silver: SilverOption = None,
 ) -> None:
     """Write the teacher's logit of every pair that a recipe trains on."""
     _needs_torch()
-    from model.training.distil import label_for
-    from model.training.recipes import DistillationRecipe, read_recipe
+    from model.training.logits import label
+    from model.training.material import pairs_to_train
+    from model.training.pairs import TrainingData
+    from model.training.recipes import read_stages
     from model.training.teacher import Ensemble
 
+    data_recipe, stages = read_stages(recipe)
+    sets = pairs_to_train(stages, TrainingData(data, data_recipe, silver))
     with progress_bar() as bar:
         task = bar.add_task("labelling", total=None)
-        label_for(
-            read_recipe(recipe, DistillationRecipe),
-            data,
+        label(
             Ensemble.load(signal),
+            [pair for pairs in sets.values() for pair in pairs],
             output,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
+
+
+@teacher.command("export")
+def teacher_export(
+    recipe: RecipeArgument,
+    run: Annotated[Path, typer.Argument(help="Folder written by dse teacher train.")],
+    data: DataOption,
+    output: OutputBundle,
+    keep_fp32: KeepOption = False,
+    silver: SilverOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Export a signal of one or two members to the bundle that serves it."""
+    _needs_torch()
+    from model.training.export import export_teacher
+    from model.training.pairs import TrainingData
+    from model.training.recipes import TeacherRecipe, read_recipe
+
+    wanted = read_recipe(recipe, TeacherRecipe)
+    training_data = TrainingData(data, wanted.data, silver)
+    _show(export_teacher(wanted, run, training_data, output, keep_fp32, _say), json)
+
+
+def silver(
+    recipe: RecipeArgument,
+    data: DataOption,
+    signal: Annotated[Path, typer.Option(help="Folder written by dse teacher train: its bi-encoder finds and scores.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The pair file to write, .tsv.gz.")],
+) -> None:
+    """Make silver pairs: neighbours among training sentences and plain texts, for a teacher to score."""
+    _needs_torch()
+    from model.training.pairs import TrainingData
+    from model.training.recipes import SilverRecipe, read_recipe
+    from model.training.silver import make_silver
+    from model.training.teacher import Ensemble
+
+    wanted = read_recipe(recipe, SilverRecipe)
+    with progress_bar() as bar:
+        scorer = Ensemble.load(signal).sentence_member()
+        count = make_silver(wanted, TrainingData(data, wanted.data), scorer, output, _stages_on(bar))
+    typer.echo(f"{count:,} pairs -> {output}; next: dse teacher label RECIPE --silver {output}")
 
 
 def distill(
@@ -83,22 +144,19 @@ def distill(
     logits: Annotated[Path, typer.Option(help="File written by dse teacher label.")],
     output: Annotated[Path, typer.Option(help="The run's folder; an unfinished one is taken up again.")],
     init: InitOption = None,
+    silver: SilverOption = None,
 ) -> None:
     """Train a recipe's network on gold scores and the teacher's logits."""
     _needs_torch()
     from model.training.distil import distil
     from model.training.logits import TeacherLogits
+    from model.training.pairs import TrainingData
     from model.training.recipes import DistillationRecipe, read_recipe
 
+    wanted = read_recipe(recipe, DistillationRecipe)
+    taught_by = TeacherLogits.load(logits)
     with progress_bar() as bar:
-        distil(
-            read_recipe(recipe, DistillationRecipe),
-            data,
-            TeacherLogits.load(logits),
-            init,
-            output,
-            _stages_on(bar),
-        )
+        distil(wanted, TrainingData(data, wanted.data, silver), taught_by, init, output, _stages_on(bar))
     typer.echo(f"trained -> {output}; next: dse export {recipe} {output} --output BUNDLE")
 
 
@@ -106,23 +164,28 @@ def export(
     recipe: RecipeArgument,
     run: Annotated[Path, typer.Argument(help="Folder written by dse distill.")],
     data: DataOption,
-    output: Annotated[Path, typer.Option(help="The bundle's folder; must not exist.")],
-    keep_fp32: Annotated[bool, typer.Option(help="Keep the fp32 graph beside the int8 one.")] = False,
+    output: OutputBundle,
+    keep_fp32: KeepOption = False,
+    silver: SilverOption = None,
     json: JsonOption = False,
 ) -> None:
     """Export a trained network to a bundle; nothing is published that fails a gate."""
     _needs_torch()
-    from model.training.export import export as export_bundle
+    from model.training.export import export_network
+    from model.training.pairs import TrainingData
     from model.training.recipes import DistillationRecipe, read_recipe
 
-    manifest = export_bundle(
-        read_recipe(recipe, DistillationRecipe),
-        run,
-        data,
-        output,
-        keep_fp32,
-        lambda step: typer.echo(step, err=True),
-    )
+    wanted = read_recipe(recipe, DistillationRecipe)
+    training_data = TrainingData(data, wanted.data, silver)
+    _show(export_network(wanted, run, training_data, output, keep_fp32, _say), json)
+
+
+def _say(step: str) -> None:
+    typer.echo(step, err=True)
+
+
+def _show(manifest: BundleManifest, json: bool) -> None:
+    """A bundle's figures."""
     if json:
         print_json(manifest.quality)
         return

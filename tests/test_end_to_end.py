@@ -46,6 +46,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe, run = home / f"{name}.toml", home / f"run-{name}"
         dse("distill", recipe, *data, "--logits", home / "logits", "--init", init, "--output", run)
         dse("export", recipe, run, *data, "--output", home / f"bundle-{name}", "--keep-fp32")
+    teacher = ("teacher", "export", home / "teacher.toml", home / "teacher", *data)
+    dse(*teacher, "--output", home / "bundle-signal", "--keep-fp32")
     sentences = (home / "data/dev.tsv").read_text().splitlines()[1:]
     (home / "sentences.txt").write_text("\n".join(line.split("\t")[0] for line in sentences))
     dse("index", "build", home / "sentences.txt", "--bundle", home / "bundle-student", "--output", home / "index")
@@ -99,7 +101,7 @@ def test_the_bundle_passed_its_gates_and_says_so(home: Path) -> None:
 
 def test_a_bundle_says_nothing_of_the_machine_it_was_made_on(home: Path) -> None:
     project = str(Path(__file__).parents[1]).encode()
-    for folder in ("bundle-student", "bundle-served"):
+    for folder in ("bundle-student", "bundle-served", "bundle-signal"):
         for path in (home / folder).rglob("*"):
             if path.is_file():
                 content = path.read_bytes()
@@ -119,14 +121,14 @@ def test_companions_do_not_leak_into_either_graph(home: Path, graph) -> None:
 
 
 def test_a_served_logit_is_the_trained_networks(home: Path) -> None:
+    from model.training.gates import torch_logits
     from model.training.networks import load_network
     from model.training.pairs import Pair
-    from model.training.signal import raw_scores
 
     network, _ = load_network(home / "run-served")
     teacher = load_teacher(home / "bundle-served", threads=1, graph="fp32").scorer
     pairs = [("apple river", "river stone"), ("cloud", "green table music")]
-    expected = raw_scores(network, [Pair("", left, right, 0) for left, right in pairs], "fp32")
+    expected = torch_logits(network, [Pair("", left, right, 0) for left, right in pairs])
     np.testing.assert_allclose(teacher.score(pairs).logits, expected, atol=1e-4)
 
 
@@ -181,3 +183,20 @@ def test_a_gate_that_fails_publishes_nothing(home: Path) -> None:
     finally:
         gates.PARITY = original
     assert not list(home.glob("no*"))
+
+
+def test_a_served_signal_answers_what_it_labelled(home: Path) -> None:
+    from model.training.pairs import read_pairs
+    from model.training.recipes import PairSet
+
+    pairs = read_pairs(home / "data", PairSet(**tiny_training.pair_set("train")))
+    with (home / "logits").open() as file:
+        labelled = {row["pair"]: row["logit"] for row in map(json.loads, file) if "pair" in row}
+    known = [pair for pair in pairs if pair.id in labelled]
+    assert len(known) > 100
+    teacher = load_teacher(home / "bundle-signal", threads=1, graph="fp32").scorer
+    served = teacher.score([(pair.left, pair.right) for pair in known]).logits
+    np.testing.assert_allclose(served, [labelled[pair.id] for pair in known], atol=1e-3)
+    manifest = BundleManifest.read(home / "bundle-signal")
+    assert (manifest.kind, manifest.head, manifest.dims) == ("ensemble", "cosine", 32)
+    assert "a cross-encoder that reads two sentences together" in (home / "bundle-signal/README.md").read_text()

@@ -1,22 +1,35 @@
 """What should someone know before using this model? The card that travels with a bundle."""
 
+from collections.abc import Sequence
+
 from model.bundle import BundleManifest
-from model.training.recipes import DistillationRecipe
+from model.training.recipes import SILVER, DataRecipe, DistillationRecipe, NetworkRecipe, TeacherRecipe
 from model.training.signal import Signal
 
 
-def model_card(manifest: BundleManifest, recipe: DistillationRecipe, signal: Signal) -> str:
-    """A bundle's README.md: what it is, its figures, its data and their terms, and where it comes from."""
-    stages = recipe.network.stages
-    used = sorted({name for stage in stages for name in stage.sets})
-    imitated = {name for stage in stages for name in stage.teacher_only}
+def network_card(manifest: BundleManifest, recipe: DistillationRecipe, signal: Signal) -> str:
+    """The README.md of a distilled network: what it is, its figures, its data and their terms, where it comes from."""
+    return _card(manifest, recipe.data, [recipe.network], _taught_by(signal))
+
+
+def signal_card(manifest: BundleManifest, recipe: TeacherRecipe, signal: Signal) -> str:
+    """The README.md of a teacher that is served as the signal it labels with."""
+    return _card(manifest, recipe.data, recipe.members, _members(signal))
+
+
+def _card(
+    manifest: BundleManifest, data: DataRecipe, networks: Sequence[NetworkRecipe], after_the_recipe: list[str]
+) -> str:
+    stages = [stage for network in networks for stage in network.stages]
+    sets = sorted({name for stage in stages for name in stage.sets})
+    texts = sorted({name for stage in stages for name in stage.texts})
+    imitated = {SILVER, *(name for stage in stages for name in stage.teacher_only)}
+    encoder = manifest.kind == "encoder"
     lines = [
         "---",
         f"license: {manifest.licence}",
         "language: en",
-        "tags: [sentence-similarity, feature-extraction, onnx]"
-        if manifest.kind == "encoder"
-        else "tags: [text-ranking, cross-encoder, onnx]",
+        f"tags: [{'sentence-similarity, feature-extraction' if encoder else 'text-ranking, cross-encoder'}, onnx]",
         "---",
         "",
         f"# {manifest.name}",
@@ -43,27 +56,17 @@ def model_card(manifest: BundleManifest, recipe: DistillationRecipe, signal: Sig
         "",
         "## Recipe",
         "",
-        *_how_it_was_trained(recipe),
-        "",
-        f"Its teacher is the signal `{signal.name}`: the mean of the standardised scores of",
-        *(
-            f"- `{m.name}`, a {m.kind} (STS-B dev: P {m.dev.pearson:.2f}, S {m.dev.spearman:.2f})"
-            for m in signal.members
-        ),
-        "",
-        f"together P {signal.dev.pearson:.2f}, S {signal.dev.spearman:.2f} on STS-B dev.",
+        *(line for network in networks for line in _how_it_was_trained(network)),
+        *after_the_recipe,
         "",
         "## Training data and their terms",
         "",
         *(
-            f"- {recipe.data.sets[name].described}"
+            f"- {data.set_of(name).described}"
             f"{' (its labels are not used: the teacher scores the pairs)' if name in imitated else ''}"
-            for name in used
+            for name in sets
         ),
-        "",
-        "The members of the signal were trained on:",
-        "",
-        *(f"- {described}" for described in signal.trained_on),
+        *(f"- {data.texts[name].described} (plain texts)" for name in texts),
         "",
         "Parts of these sets (the MSR parts of the STS sets among them) are for research only; look at their terms",
         "before commercial use. No pair that holds a sentence of an evaluation split was trained on (compared without",
@@ -79,20 +82,61 @@ def model_card(manifest: BundleManifest, recipe: DistillationRecipe, signal: Sig
     return "\n".join(lines)
 
 
-def _how_it_was_trained(recipe: DistillationRecipe) -> list[str]:
-    network = recipe.network
-    lines = [f"From `{network.init}`, seed {network.seed}, {network.precision}; c = {network.distillation}."]
+def _taught_by(signal: Signal) -> list[str]:
+    return [
+        "",
+        f"Its teacher is the signal `{signal.name}`.",
+        *_members(signal),
+        "",
+        "These were trained on:",
+        "",
+        *(f"- {described}" for described in signal.trained_on),
+    ]
+
+
+def _members(signal: Signal) -> list[str]:
+    return [
+        "",
+        "The mean of the standardised scores of",
+        "",
+        *(
+            f"- `{m.name}`, a {m.kind} (STS-B dev: P {m.dev.pearson:.2f}, S {m.dev.spearman:.2f})"
+            for m in signal.members
+        ),
+        "",
+        f"is P {signal.dev.pearson:.2f}, S {signal.dev.spearman:.2f} on STS-B dev.",
+    ]
+
+
+def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
+    start = f"From `{network.init}`, seed {network.seed}, {network.precision}; c = {network.distillation}"
+    if network.layers is not None:
+        start += f"; layers {', '.join(map(str, network.layers))} of it"
+    if network.frozen:
+        start += f"; {' and '.join(network.frozen)} as they were"
+    lines = [f"`{network.name}`: {start}."]
     if network.keep_initial:
         lines.append(f"At the end {network.keep_initial:.0%} of the weights it started from were averaged in.")
-    lines += ["", "| stage | sets | epochs | batch | learning rate |", "|---|---|---|---|---|"]
+    lines += ["", "| stage | sets and texts | losses | epochs | batch | learning rate |", "|---|---|---|---|---|---|"]
     for stage in network.stages:
-        sets = ", ".join(stage.sets) + (", both orders" if stage.both_orders else "")
-        lines.append(f"| {stage.name} | {sets} | {stage.epochs} | {stage.batch} | {stage.learning_rate:g} |")
-    return lines
+        losses = [f"{name} {weight:g}" for name, weight in network.losses(stage).items()] if stage.sets else []
+        losses += [f"regression {stage.regression:g}"] if stage.regression else []
+        losses += [f"{name} {weight:g}" for name, weight in stage.imitation.weights.items()] if stage.imitation else []
+        sets = ", ".join([*stage.sets, *stage.texts]) + (", both orders" if stage.both_orders else "")
+        lines.append(
+            f"| {stage.name} | {sets} | {', '.join(losses)} | {stage.epochs} | {stage.batch} "
+            f"| {stage.learning_rate:g} |"
+        )
+    return [*lines, ""]
 
 
 def _what_it_is(manifest: BundleManifest) -> str:
     cut = f"Texts are cut after {manifest.max_tokens} tokens."
+    if manifest.kind == "ensemble":
+        return (
+            "A teacher of two members: a cross-encoder that reads two sentences together, and an encoder that reads\n"
+            f"each alone. Its logit is the mean of their standardised scores, calibrated. {cut}"
+        )
     if manifest.kind == "cross-encoder":
         return (
             "A teacher: a cross-encoder that reads two sentences together and answers one logit (`logit`, before\n"

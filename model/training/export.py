@@ -2,109 +2,49 @@
 
 import json
 import shutil
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
-from torch import Tensor, nn
 
-from model.bundle import GRAPH_FILES, HEAD, MANIFEST, TOKENIZER, BundleManifest, Graph
+from model.bundle import GRAPH_FILES, HEAD, MANIFEST, PAIR, SENTENCE, TOKENIZER, BundleManifest, Graph
+from model.cross_encoder import OnnxCrossEncoder
+from model.encoder import OnnxEncoder
+from model.ensemble import OnnxEnsemble, Standard
 from model.faults import TrainingFault
 from model.manifest import digests_of
 from model.tokens import PairTokenizer, SentenceTokenizer
-from model.training.card import model_card
-from model.training.distil import pairs_to_train
-from model.training.gates import check_int8_loss, check_invariance, check_parity
-from model.training.networks import BiEncoder, CrossEncoder, Network, load_network, mean_pool
-from model.training.pairs import Pair, read_pairs
+from model.training.card import network_card, signal_card
+from model.training.gates import check_int8_loss, check_invariance, check_labels, check_parity
+from model.training.graphs import to_onnx
+from model.training.material import pairs_to_train
+from model.training.networks import BiEncoder, CrossEncoder, Network, load_network
+from model.training.pairs import Pair, TrainingData
 from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
-from model.training.recipes import DistillationRecipe
-from model.training.scoring import OnnxScorer, figures
-from model.training.signal import Signal
-from model.training.teacher import SIGNAL
+from model.training.recipes import DistillationRecipe, ExportRecipe, NetworkRecipe, TeacherRecipe
+from model.training.scoring import OnnxScorer, Scored, figures
+from model.training.signal import SIGNAL, Member, Signal
+from model.training.teacher import Ensemble
 
-OPSET = 18
+Say = Callable[[str], None]
+"""Told each step as it begins."""
 
-
-class _EncoderGraph(nn.Module):
-    """What the exported graph of a student computes: transformer, pooling and unit length."""
-
-    def __init__(self, network: BiEncoder) -> None:
-        super().__init__()
-        self.body = network.body
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return hidden, mean_pool(hidden, attention_mask)
+Scorer = Callable[[Sequence[Pair]], Scored]
 
 
-class _PairGraph(nn.Module):
-    """What the exported graph of a teacher computes: one logit a pair."""
-
-    def __init__(self, network: CrossEncoder) -> None:
-        super().__init__()
-        self.body = network.body
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        inputs = {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        logits: Tensor = self.body(input_ids=input_ids, **inputs).logits
-        return logits.squeeze(-1)
-
-
-def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
-    """The network's graph, for any batch and any length up to ``max_tokens``."""
-    ids = torch.tensor([[101, 7, 8, 9, 102], [101, 7, 102, 0, 0]])
-    mask = (ids > 0).long()
-    if isinstance(network, BiEncoder):
-        graph: nn.Module = _EncoderGraph(network)
-        inputs, outputs = {"input_ids": ids, "attention_mask": mask}, ["last_hidden_state", "sentence_embedding"]
-    else:
-        graph = _PairGraph(network)
-        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-        outputs = ["logit"]
-    network.body.set_attn_implementation("eager")  # plain matmuls, which quantisation understands
-    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", max=max_tokens)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch's own exporter, about itself
-        program = torch.onnx.export(
-            graph.eval(),
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes={name: {0: batch, 1: tokens} for name in inputs},
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None  # torch.onnx.export answers None only when given a path
-    model = program.model_proto
-    forget_origin(model)
-    return model
-
-
-def forget_origin(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes of this machine: stack traces with its paths, at every node and value."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        del part.metadata_props[:]
-        part.doc_string = ""
-
-
-def export(
+def export_network(
     recipe: DistillationRecipe,
     run: Path,
-    data: Path,
+    data: TrainingData,
     output: Path,
     keep_fp32: bool,
-    progress: Callable[[str], None],
+    progress: Say,
 ) -> BundleManifest:
-    """Write the bundle of a trained network.
+    """Write the bundle of a distilled network.
 
     Gates, in order: parity of torch and ONNX (1e-4), an embedding or logit that does not depend on its batch, and the
     int8 graph's loss on the dev split within the recipe's bound. The bundle is assembled beside ``output`` and put in
@@ -114,13 +54,92 @@ def export(
         GateError: a gate failed; nothing was published.
         FileExistsError: ``output`` exists.
     """
+
+    def assemble(folder: Path) -> BundleManifest:
+        signal = Signal.from_json(json.loads((run / SIGNAL).read_text("utf-8")))
+        part = _part(recipe.network, recipe.export, run, data, folder, progress)
+        student = isinstance(part.network, BiEncoder)
+        facts = {
+            "name": recipe.network.name,
+            "kind": "encoder" if student else "cross-encoder",
+            "dims": part.network.dims if isinstance(part.network, BiEncoder) else None,
+            "pooling": "mean" if student else None,
+            "head": recipe.network.head.kind if student else None,
+            "matryoshka": recipe.network.matryoshka,
+        }
+        facts |= _quality([part], part.scorers, recipe.export, data, progress)
+        manifest = _manifest(facts, recipe.export)
+        (folder / "README.md").write_text(network_card(manifest, recipe, signal), "utf-8")
+        return _finished(manifest, folder, keep_fp32)
+
+    return _published(output, assemble)
+
+
+def export_teacher(
+    recipe: TeacherRecipe,
+    run: Path,
+    data: TrainingData,
+    output: Path,
+    keep_fp32: bool,
+    progress: Say,
+) -> BundleManifest:
+    """Write the bundle of a teacher signal, so that what is served is what labelled the pairs.
+
+    A signal of one cross-encoder becomes a bundle of that graph; one of a cross-encoder and a bi-encoder, a bundle of
+    both, whose logit is the signal's. The gates are those of :func:`export_network`, for each member, and that the
+    fp32 bundle answers the signal's logits on dev within 1e-3.
+
+    Raises:
+        GateError: a gate failed; nothing was published.
+        TrainingFault: the signal has other members than can be served.
+        FileExistsError: ``output`` exists.
+    """
+    if recipe.export is None:
+        raise TrainingFault(f"the recipe of {recipe.name} has no [export]: say there what the bundle promises")
+    wanted = recipe.export
+    ensemble = Ensemble.load(run)
+    kinds = [member.kind for member in recipe.members]
+    if kinds not in (["cross-encoder"], ["cross-encoder", "bi-encoder"]):
+        raise TrainingFault(
+            f"{recipe.name} has members {kinds}; a teacher is served as one cross-encoder, or as a cross-encoder and "
+            "then a bi-encoder: distil such a pair from this signal first"
+        )
+
+    def assemble(folder: Path) -> BundleManifest:
+        folders = [folder / PAIR, folder / SENTENCE] if len(kinds) == 2 else [folder]
+        parts = [
+            _part(member, wanted, run / member.name, data, place, progress)
+            for member, place in zip(recipe.members, folders, strict=True)
+        ]
+        facts: dict[str, Any] = {"name": recipe.name, "kind": "cross-encoder", "dims": None, "pooling": None}
+        facts |= {"head": None}
+        scorers: dict[Graph, Scorer] = dict(parts[0].scorers)
+        if len(parts) == 2:
+            sentence = parts[1].network
+            assert isinstance(sentence, BiEncoder)
+            scorers = {
+                graph: _together(ensemble.signal, [part.scorers[graph] for part in parts]) for graph in GRAPH_FILES
+            }
+            facts |= {"kind": "ensemble", "dims": sentence.dims, "pooling": "mean", "head": sentence.head_kind}
+            facts |= {"signal": _signal_facts(ensemble.signal)}
+            check_labels(scorers["fp32"], ensemble, data.dev)
+        facts |= _quality(parts, scorers, wanted, data, progress)
+        manifest = _manifest(facts, wanted)
+        (folder / "README.md").write_text(signal_card(manifest, recipe, ensemble.signal), "utf-8")
+        return _finished(manifest, folder, keep_fp32)
+
+    return _published(output, assemble)
+
+
+def _published(output: Path, assemble: Callable[[Path], BundleManifest]) -> BundleManifest:
+    """Assemble a bundle beside ``output`` and put it in its place when it is whole."""
     if output.exists():
-        raise FileExistsError(f"{output} exists; remove it or name another folder")
+        raise FileExistsError(17, "exists; remove it or name another folder", str(output))
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / "onnx").mkdir(parents=True)
+    partial.mkdir(parents=True)
     try:
-        manifest = _assemble(recipe, run, data, partial, keep_fp32, progress)
+        manifest = assemble(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -128,76 +147,115 @@ def export(
     return manifest
 
 
-def _assemble(
-    recipe: DistillationRecipe,
-    run: Path,
-    data: Path,
-    partial: Path,
-    keep_fp32: bool,
-    progress: Callable[[str], None],
-) -> BundleManifest:
+@dataclass(frozen=True)
+class _Part:
+    """One network of a bundle, its graphs written and through their gates."""
+
+    network: Network
+    scorers: dict[Graph, OnnxScorer]
+    parity: float
+    invariance: dict[Graph, float]
+
+
+def _part(
+    recipe: NetworkRecipe, export: ExportRecipe, run: Path, data: TrainingData, folder: Path, progress: Say
+) -> _Part:
     network, trained = load_network(run)
-    if trained != recipe.network:
+    if trained != recipe:
         raise TrainingFault(f"{run} was trained by another recipe than the one given; give the one it was trained by")
-    signal = Signal.from_json(json.loads((run / SIGNAL).read_text("utf-8")))
-    max_tokens = recipe.export.max_tokens
-    _use_tokenizer(network, run / TOKENIZER, max_tokens)
-    dev, test = read_pairs(data, recipe.data.dev), read_pairs(data, recipe.data.test)
+    _use_tokenizer(network, run / TOKENIZER, export.max_tokens)
+    dev = data.dev
+    (folder / "onnx").mkdir(parents=True)
+    progress(f"{recipe.name}: export to ONNX")
+    fp32 = to_onnx(network, export.max_tokens)
+    onnx.save(fp32, folder / GRAPH_FILES["fp32"])
+    _write_settings(network, run, folder, export.max_tokens)
+    progress(f"{recipe.name}: parity of torch and ONNX")
+    scorers: dict[Graph, OnnxScorer] = {"fp32": OnnxScorer.load(folder, "fp32", recipe, export.max_tokens)}
+    parity = check_parity(network, scorers["fp32"], dev, export.max_tokens)
+    progress(f"{recipe.name}: quantise")
+    train = [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
+    calibration = _calibration_inputs(network, train, export.int8.calibration_texts)
+    onnx.save(quantise(fp32, calibration), folder / GRAPH_FILES["int8"])
+    scorers["int8"] = OnnxScorer.load(folder, "int8", recipe, export.max_tokens)
+    progress(f"{recipe.name}: batch-invariance")
+    return _Part(network, scorers, parity, {graph: check_invariance(scorers[graph], dev) for graph in scorers})
 
-    progress("export to ONNX")
-    fp32 = to_onnx(network, max_tokens)
-    onnx.save(fp32, partial / GRAPH_FILES["fp32"])
-    _write_settings(network, run, partial, max_tokens)
-    progress("gate: parity of torch and ONNX")
-    scorers: dict[Graph, OnnxScorer] = {"fp32": OnnxScorer.load(partial, "fp32", network, max_tokens)}
-    parity = check_parity(network, scorers["fp32"], dev, max_tokens)
-    progress("quantise")
-    train = [pair for pairs in pairs_to_train(recipe, data).values() for pair in pairs]
-    calibration = _calibration_inputs(network, train, recipe.export.int8.calibration_texts)
-    onnx.save(quantise(fp32, calibration), partial / GRAPH_FILES["int8"])
-    scorers["int8"] = OnnxScorer.load(partial, "int8", network, max_tokens)
 
-    progress("gates: batch-invariance, int8 loss")
-    served = scorers["int8"](dev)
+def _quality(
+    parts: Sequence[_Part],
+    scorers: Mapping[Graph, Scorer],
+    export: ExportRecipe,
+    data: TrainingData,
+    progress: Say,
+) -> dict[str, Any]:
+    """Calibration, fitted on dev through the int8 graphs, and what the bundle answers on dev and test."""
+    progress("measure the dev and test splits")
+    served = scorers["int8"](data.dev)
     calibrations = {"score": fit_calibration(served.logits, served.gold)}
     if served.similarities is not None:
         calibrations["similarity"] = fit_calibration(served.similarities, served.gold)
+    dev = {"int8": figures(served, calibrations), "fp32": figures(scorers["fp32"](data.dev), calibrations)}
     quality: dict[str, Any] = {
-        "parity": parity,
-        "invariance": {graph: check_invariance(scorers[graph], dev) for graph in scorers},
-        "dev": {
-            "int8": figures(served, calibrations),
-            "fp32": figures(scorers["fp32"](dev), calibrations),
-        },
+        "parity": max(part.parity for part in parts),
+        "invariance": {graph: _of_parts([part.invariance[graph] for part in parts]) for graph in GRAPH_FILES},
+        "dev": dev,
+        "int8_loss": check_int8_loss(dev, export.int8.max_loss),
+        "test": {graph: figures(scorers[graph](data.test), calibrations) for graph in GRAPH_FILES},
     }
-    quality["int8_loss"] = check_int8_loss(quality["dev"], recipe.export.int8.max_loss)
-    progress("measure the test split")
-    quality["test"] = {graph: figures(scorers[graph](test), calibrations) for graph in GRAPH_FILES}
+    return {"quality": quality, "calibration": {name: asdict(found) for name, found in calibrations.items()}}
 
-    if not keep_fp32:
-        (partial / GRAPH_FILES["fp32"]).unlink()
-    student = isinstance(network, BiEncoder)
-    facts = BundleManifest.model_validate(
-        {
-            "name": recipe.network.name,
-            "kind": "encoder" if student else "cross-encoder",
+
+def _of_parts(values: list[float]) -> float | dict[str, float]:
+    """One network's figure, or each member's by its name in the bundle."""
+    return values[0] if len(values) == 1 else dict(zip((PAIR, SENTENCE), values, strict=True))
+
+
+def _together(signal: Signal, scorers: Sequence[OnnxScorer]) -> Scorer:
+    """A cross-encoder's and an encoder's graph as the signal averages them."""
+    pair, sentence = (scorer.model for scorer in scorers)
+    assert isinstance(pair, OnnxCrossEncoder)
+    assert isinstance(sentence, OnnxEncoder)
+    first, second = (Standard(member.mean, member.deviation) for member in signal.members)
+    both = OnnxEnsemble(pair, first, sentence, scorers[1].head, second, signal.calibration)
+
+    def score(pairs: Sequence[Pair]) -> Scored:
+        logits = both.score([(pair.left, pair.right) for pair in pairs]).logits
+        return Scored(logits, None, np.array([pair.gold for pair in pairs]))
+
+    return score
+
+
+def _signal_facts(signal: Signal) -> dict[str, Any]:
+    def standard(member: Member) -> dict[str, float]:
+        return {"mean": member.mean, "deviation": member.deviation}
+
+    pair, sentence = signal.members
+    return asdict(signal.calibration) | {PAIR: standard(pair), SENTENCE: standard(sentence)}
+
+
+def _manifest(facts: dict[str, Any], export: ExportRecipe) -> BundleManifest:
+    return BundleManifest.model_validate(
+        facts
+        | {
             "task": "sentence similarity (STS-B)",
-            "dims": network.dims if isinstance(network, BiEncoder) else None,
-            "max_tokens": max_tokens,
-            "pooling": "mean" if student else None,
-            "head": recipe.network.head.kind if student else None,
-            "calibration": {name: asdict(found) for name, found in calibrations.items()},
-            "quality": quality,
-            "licence": recipe.export.licence,
-            "lineage": recipe.export.lineage,
+            "max_tokens": export.max_tokens,
+            "licence": export.licence,
+            "lineage": export.lineage,
             "files": {},
         }
     )
-    (partial / "README.md").write_text(model_card(facts, recipe, signal), "utf-8")
-    names = [str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file()]
-    manifest = facts.model_copy(update={"files": digests_of(partial, names)})
-    (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
-    return manifest
+
+
+def _finished(manifest: BundleManifest, folder: Path, keep_fp32: bool) -> BundleManifest:
+    """The manifest with every file's digest, written last."""
+    if not keep_fp32:
+        for graph in folder.rglob(GRAPH_FILES["fp32"]):
+            graph.unlink()
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    whole = manifest.model_copy(update={"files": digests_of(folder, names)})
+    (folder / MANIFEST).write_text(whole.model_dump_json(indent=2) + "\n", "utf-8")
+    return whole
 
 
 def _use_tokenizer(network: Network, path: Path, max_tokens: int) -> None:

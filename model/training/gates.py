@@ -1,25 +1,42 @@
 """May this graph be published? Parity, batch-invariance and int8 loss, each measured and each a bound."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model.cross_encoder import OnnxCrossEncoder
 from model.faults import TrainingFault
+from model.tokens import plan_batches
+from model.training.logits import RawScorer
 from model.training.networks import CrossEncoder, Network
 from model.training.pairs import Pair
-from model.training.scoring import OnnxScorer
-from model.training.signal import raw_scores
+from model.training.scoring import OnnxScorer, Scored
 
 PARITY = 1e-4
+LABELS = 1e-3
 INVARIANCE = 0.9999
 INVARIANCE_LOGIT = 1e-2
+TOKENS_PER_BATCH = 4096
 ONE_BATCH = 1 << 30  # tokens: no batch is ever split
 
 
 class GateError(TrainingFault):
     """An exported graph that may not be published; the message says which gate and by how much."""
+
+
+def torch_logits(network: Network, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+    """(pairs,) what a network says of pairs, in fp32 and averaged over both orders of each pair."""
+    lengths = [len(pair.left) + len(pair.right) for pair in pairs]
+    scores = np.empty(len(pairs))
+    for rows in plan_batches(lengths, 4 * TOKENS_PER_BATCH):  # about four characters a token
+        batch = [pairs[row] for row in rows]
+        both = batch + [pair.swapped() for pair in batch]
+        with torch.inference_mode():
+            logits = network(both).logit
+        scores[rows] = logits.double().reshape(2, -1).mean(0).numpy()
+    return scores
 
 
 def probes(pairs: Sequence[Pair], max_tokens: int) -> list[Pair]:
@@ -42,7 +59,7 @@ def check_parity(network: Network, scorer: OnnxScorer, pairs: Sequence[Pair], ma
     """
     chosen = probes(pairs, max_tokens)
     if isinstance(network, CrossEncoder) or isinstance(scorer.model, OnnxCrossEncoder):
-        difference = float(np.abs(scorer(chosen).logits - raw_scores(network, chosen, "fp32")).max())
+        difference = float(np.abs(scorer(chosen).logits - torch_logits(network, chosen)).max())
     else:
         texts = [pair.left for pair in chosen]
         with torch.inference_mode():
@@ -78,6 +95,18 @@ def check_invariance(scorer: OnnxScorer, pairs: Sequence[Pair]) -> float:
     if not (cosine := float((padded * single).sum(axis=1).min())) >= INVARIANCE:
         raise GateError(f"an embedding has cosine {cosine:.5f} to itself in a batch, below {INVARIANCE}")
     return cosine
+
+
+def check_labels(scorer: Callable[[Sequence[Pair]], Scored], signal: RawScorer, pairs: Sequence[Pair]) -> None:
+    """See that what will be served is what labels pairs: fp32 logits within 1e-3.
+
+    Raises:
+        GateError: they differ by more.
+    """
+    labelled = signal.signal.logits(signal.raw_scores(pairs))
+    difference = float(np.abs(scorer(pairs).logits - labelled).max())
+    if not difference <= LABELS:
+        raise GateError(f"served and labelled logits differ by {difference:.2e}, more than {LABELS:.0e}")
 
 
 def check_int8_loss(dev: Mapping[str, Mapping[str, Mapping[str, float]]], bound: float) -> float:

@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from model.faults import TrainingFault
+from model.head import HeadKind
 from model.tokens import Arrays, PairTokenizer, SentenceTokenizer
 from model.training.pairs import Pair
-from model.training.recipes import NetworkRecipe
+from model.training.recipes import HeadRecipe, NetworkRecipe
 
 Inputs = dict[str, Tensor]
 """input_ids, attention_mask and, for pairs, token_type_ids: (texts, tokens) int64."""
@@ -27,6 +29,8 @@ class MlpHead(nn.Module):
     The first layer's weights for u and v are one matrix, so head(u, v) = head(v, u) exactly. The head starts as the
     cosine: its first hidden unit is the sum of u*v (kept positive by a bias) and the output reads that unit alone.
     """
+
+    kind: HeadKind = "mlp"
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -55,6 +59,8 @@ class QuadraticHead(nn.Module):
     It starts as the cosine, on the scale where :class:`MlpHead` starts: a and d are 0, c is 6.
     """
 
+    kind: HeadKind = "quadratic"
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.linear = nn.Parameter(torch.zeros(dim))
@@ -72,6 +78,15 @@ class QuadraticHead(nn.Module):
         )
 
 
+TrainedHead = MlpHead | QuadraticHead
+
+
+def _head_of(recipe: HeadRecipe, dim: int) -> TrainedHead | None:
+    if recipe.kind == "mlp":
+        return MlpHead(dim, recipe.hidden)
+    return QuadraticHead(dim) if recipe.kind == "quadratic" else None
+
+
 def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     """(texts, dim) unit-length means of (texts, tokens, dim) over the tokens that are not padding."""
     mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
@@ -79,10 +94,25 @@ def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return functional.normalize(mean, dim=-1)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a network says of pairs. The fields are parallel; each has a row a pair."""
+
+    logit: Tensor  # (pairs,) the head's; without a head, what the network ranks by
+    similarity: Tensor  # (pairs,) cosine of left and right; the logit where nothing is compared
+    left: Tensor | None  # (pairs, dim) unit embeddings, or segment means
+    right: Tensor | None
+
+
+def _compared(head: TrainedHead | None, left: Tensor, right: Tensor) -> Answers:
+    cosines = (left * right).sum(-1)
+    return Answers(cosines if head is None else head(left, right), cosines, left, right)
+
+
 class BiEncoder(nn.Module):
     """A student: one body for both sentences, mean pooling, unit length; a head over the embeddings, or the cosine."""
 
-    def __init__(self, body: PreTrainedModel, head: MlpHead | None, tokenizer: SentenceTokenizer) -> None:
+    def __init__(self, body: PreTrainedModel, head: TrainedHead | None, tokenizer: SentenceTokenizer) -> None:
         super().__init__()
         self.body, self.head, self.tokenizer = body, head, tokenizer
 
@@ -91,32 +121,57 @@ class BiEncoder(nn.Module):
         """Width of an embedding."""
         return int(self.body.config.hidden_size)
 
+    @property
+    def head_kind(self) -> HeadKind:
+        """What compares two embeddings."""
+        return self.head.kind if self.head is not None else "cosine"
+
+    def inputs(self, texts: Sequence[str]) -> Inputs:
+        """What the body reads of texts: (texts, tokens), as wide as the longest."""
+        return _tensors(self.tokenizer.padded(self.tokenizer.tokenize(texts)))
+
     def embed(self, texts: Sequence[str]) -> Tensor:
         """(texts, dim) unit embeddings, with gradients where they are enabled."""
-        inputs = _tensors(self.tokenizer.padded(self.tokenizer.tokenize(texts)))
+        inputs = self.inputs(texts)
         hidden = self.body(**inputs).last_hidden_state
         return mean_pool(hidden.float(), inputs["attention_mask"])
 
-    def forward(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """(pairs,) the head's logits and the cosines; without a head, the cosines twice."""
+    def forward(self, pairs: Sequence[Pair]) -> Answers:
+        """What the student says of pairs."""
         both = self.embed([pair.left for pair in pairs] + [pair.right for pair in pairs])
-        left, right = both[: len(pairs)], both[len(pairs) :]
-        cosines = (left * right).sum(-1)
-        return cosines if self.head is None else self.head(left, right), cosines
+        return _compared(self.head, both[: len(pairs)], both[len(pairs) :])
 
 
 class CrossEncoder(nn.Module):
-    """A teacher: reads both sentences together and answers one logit."""
+    """A teacher: reads both sentences together and answers one logit.
 
-    def __init__(self, body: PreTrainedModel, tokenizer: PairTokenizer) -> None:
+    With an :class:`MlpHead` it compares the mean states of the two segments, each read with the other in sight, as a
+    student's head compares two embeddings. Started from a sentence encoder it is a fair scorer before any training,
+    and with few pairs it ends well above a classifier that starts at random. Without one, ``body`` is a sequence
+    classifier of transformers with one label.
+    """
+
+    def __init__(self, body: PreTrainedModel, head: TrainedHead | None, tokenizer: PairTokenizer) -> None:
         super().__init__()
-        self.body, self.tokenizer = body, tokenizer
+        self.body, self.head, self.tokenizer = body, head, tokenizer
 
-    def forward(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """(pairs,) logits, given twice: a cross-encoder's logit is also what it ranks by."""
+    def read(self, inputs: Inputs) -> Answers:
+        """What it says of padded pairs."""
+        if self.head is None:
+            logit = self.body(**inputs).logits.float().squeeze(-1)
+            return Answers(logit, logit, None, None)
+        hidden = self.body(**inputs).last_hidden_state.float()
+        second = inputs["token_type_ids"] * inputs["attention_mask"]
+        return _compared(
+            self.head,
+            mean_pool(hidden, inputs["attention_mask"] - second),
+            mean_pool(hidden, second),
+        )
+
+    def forward(self, pairs: Sequence[Pair]) -> Answers:
+        """What it says of pairs, each read in the order given."""
         tokens = self.tokenizer.tokenize([(pair.left, pair.right) for pair in pairs])
-        logit = self.body(**_tensors(self.tokenizer.padded(tokens))).logits.float().squeeze(-1)
-        return logit, logit
+        return self.read(_tensors(self.tokenizer.padded(tokens)))
 
 
 Network = BiEncoder | CrossEncoder
@@ -126,18 +181,62 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
     """A fresh network from pretrained weights: ``init`` is a local folder or a hub id.
 
     Raises:
-        TrainingFault: there are no such weights, or they are not a transformer's.
+        TrainingFault: there are no such weights, they are not a transformer's, or they lack a layer of the recipe's.
     """
-    tokenizer_file = tokenizer_files(init)[0]
+    network = _network_of(recipe, init)
+    if recipe.layers is not None:
+        _keep_layers(network.body, recipe.layers)
+    if isinstance(network, CrossEncoder) and network.head is not None:
+        with torch.no_grad():  # a sentence encoder never saw the second segment's embedding
+            segments = network.body.get_parameter("embeddings.token_type_embeddings.weight")
+            segments[1] = segments[0]
+    return network
+
+
+def _network_of(recipe: NetworkRecipe, source: Path | str) -> Network:
+    """The network of a recipe with the weights of ``source``; a head starts as its class starts it."""
+    tokenizer_file = tokenizer_files(source)[0]
+    body = _body_of(recipe, source)
+    if "embeddings" in recipe.frozen:
+        body.base_model.embeddings.requires_grad_(False)
+    head = _head_of(recipe.head, body.config.hidden_size)
+    if recipe.kind == "bi-encoder":
+        return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
+    return CrossEncoder(body, head, PairTokenizer.load(tokenizer_file, recipe.max_tokens))
+
+
+def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
+    """The pretrained transformer: safetensors only, and no code but transformers' own."""
     try:
-        if recipe.kind == "cross-encoder":
-            body = AutoModelForSequenceClassification.from_pretrained(init, num_labels=1, use_safetensors=True)
-            return CrossEncoder(body, PairTokenizer.load(tokenizer_file, recipe.max_tokens))
-        body = AutoModel.from_pretrained(init, add_pooling_layer=False, use_safetensors=True)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        for name, share in (
+            ("hidden_dropout_prob", recipe.dropout),
+            ("attention_probs_dropout_prob", recipe.attention_dropout),
+        ):
+            if hasattr(config, name):
+                setattr(config, name, share)
+        if recipe.head.kind != "classifier":
+            return AutoModel.from_pretrained(source, config=config, add_pooling_layer=False, use_safetensors=True)
+        if not any(name.endswith("SequenceClassification") for name in config.architectures or ()):
+            config.num_labels = 1  # a new classifier, over a body that had none
+        if config.num_labels != 1:
+            raise TrainingFault(
+                f"{source} answers {config.num_labels} labels a pair; a teacher answers one logit: "
+                "give a cross-encoder of one label, or train one from a body without a classifier"
+            )
+        return AutoModelForSequenceClassification.from_pretrained(source, config=config, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise TrainingFault(f"{init}: not a pretrained transformer ({error}); give its folder with --init") from error
-    head = MlpHead(body.config.hidden_size, recipe.head.hidden) if recipe.head.kind == "mlp" else None
-    return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
+        raise TrainingFault(f"{source}: not a pretrained transformer ({error}); give its folder with --init") from error
+
+
+def _keep_layers(body: PreTrainedModel, layers: Sequence[int]) -> None:
+    """Leave these layers of a body, in this order (DistilBERT's initialisation, arXiv 1910.01108)."""
+    every = body.base_model.get_submodule("encoder.layer")
+    assert isinstance(every, nn.ModuleList)
+    if missing := [number for number in layers if number >= len(every)]:
+        raise TrainingFault(f"layers {missing} asked for, but the initial weights have {len(every)}, numbered from 0")
+    body.base_model.get_submodule("encoder").layer = nn.ModuleList(every[number] for number in layers)
+    body.config.num_hidden_layers = len(layers)
 
 
 def tokenizer_files(init: Path | str) -> list[Path]:
@@ -165,10 +264,11 @@ def tokenizer_files(init: Path | str) -> list[Path]:
 
 def save_network(network: Network, recipe: NetworkRecipe, init: Path | str, folder: Path) -> None:
     """Write a network as a Hugging Face folder, its head and recipe beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
     network.body.save_pretrained(folder)
     for source in tokenizer_files(init):
         (folder / source.name).write_bytes(source.read_bytes())
-    if isinstance(network, BiEncoder) and network.head is not None:
+    if network.head is not None:
         save_file(network.head.state_dict(), folder / "head.safetensors")
     (folder / "network.json").write_text(recipe.model_dump_json(indent=2), "utf-8")
 
@@ -176,8 +276,8 @@ def save_network(network: Network, recipe: NetworkRecipe, init: Path | str, fold
 def load_network(folder: Path) -> tuple[Network, NetworkRecipe]:
     """A network that :func:`save_network` wrote, in evaluation mode."""
     recipe = NetworkRecipe.model_validate(json.loads((folder / "network.json").read_text("utf-8")))
-    network = make_network(recipe, folder)
-    if isinstance(network, BiEncoder) and network.head is not None:
+    network = _network_of(recipe, folder)
+    if network.head is not None:
         network.head.load_state_dict(load_file(folder / "head.safetensors"))
     return network.eval(), recipe
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.faults import TrainingFault
-from model.training.recipes import DataRecipe, PairSet
+from model.training.recipes import SILVER, SILVER_PAIRS, DataRecipe, PairSet, Stage
 
 
 class PairFileError(TrainingFault):
@@ -48,12 +48,17 @@ def read_pairs(root: Path, pair_set: PairSet) -> list[Pair]:
     stem = pair_set.file.removesuffix(".gz").removesuffix(".tsv")
     pairs = [
         Pair(f"{stem}:{number}", left, right, _target(pair_set, score, number))
-        for number, (left, right, score) in enumerate(_rows(root / pair_set.file), 1)
+        for number, (left, right, score) in enumerate(pair_rows(root / pair_set.file), 1)
     ]
     return pairs[: pair_set.limit]
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
+def pair_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Both sentences and the score, as written, of every row of a pair file: TSV without quoting, gzip or plain.
+
+    Raises:
+        PairFileError: the file is missing or damaged, its header lacks a column, or a line has too few.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="\n") as file:
@@ -97,30 +102,81 @@ class HeldOut:
     @classmethod
     def read(cls, root: Path, files: Sequence[str]) -> "HeldOut":
         """Every sentence of the named pair files under ``root``."""
-        return cls(text for file in files for row in _rows(root / file) for text in row[:2])
+        return cls(text for file in files for row in pair_rows(root / file) for text in row[:2])
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def without(self, pairs: Iterable[Pair]) -> list[Pair]:
         """The pairs that hold no held-out sentence."""
-        return [
-            pair
-            for pair in pairs
-            if normalised(pair.left) not in self._texts and normalised(pair.right) not in self._texts
-        ]
+        return [pair for pair in pairs if not (self._holds(pair.left) or self._holds(pair.right))]
+
+    def without_texts(self, texts: Iterable[str]) -> list[str]:
+        """The texts that are not held out."""
+        return [text for text in texts if not self._holds(text)]
+
+    def _holds(self, text: str) -> bool:
+        return normalised(text) in self._texts
 
 
-class PairData:
-    """The sets of a recipe, below a data folder: the one way by which pairs reach any training."""
+class TrainingData:
+    """The sets of a recipe, below a data folder: the one way by which pairs and texts reach any training."""
 
-    def __init__(self, root: Path, recipe: DataRecipe) -> None:
-        self._root, self._sets = root, recipe.sets
+    def __init__(self, root: Path, recipe: DataRecipe, silver: Path | None = None) -> None:
+        self._root, self._recipe, self._silver = root, recipe, silver
         self._held_out = HeldOut.read(root, recipe.held_out)
         self._read: dict[str, list[Pair]] = {}
 
-    def trainable(self, name: str) -> list[Pair]:
-        """The pairs of a set, without those that hold a held-out sentence."""
+    @property
+    def dev(self) -> list[Pair]:
+        """The split that everything is chosen by."""
+        return read_pairs(self._root, self._recipe.dev)
+
+    @property
+    def test(self) -> list[Pair]:
+        """The split that is measured once, at the end."""
+        return read_pairs(self._root, self._recipe.test)
+
+    def described(self, stages: Iterable[Stage]) -> list[str]:
+        """For model cards: the files that stages learn from, and their terms."""
+        used = [*stages]
+        sets = sorted({name for stage in used for name in stage.sets})
+        texts = sorted({name for stage in used for name in stage.texts})
+        return [self._recipe.set_of(name).described for name in sets] + [
+            self._recipe.texts[name].described for name in texts
+        ]
+
+    def pairs(self, name: str) -> list[Pair]:
+        """The pairs of a set, without those that hold a held-out sentence.
+
+        Raises:
+            PairFileError: the silver pairs are asked for, but no file of them was given.
+        """
         if name not in self._read:
-            self._read[name] = self._held_out.without(read_pairs(self._root, self._sets[name]))
+            self._read[name] = self._held_out.without(self._pairs(name))
         return self._read[name]
+
+    def texts(self, name: str) -> list[str]:
+        """The sentences of a text set, without those that are held out."""
+        text_set = self._recipe.texts[name]
+        every = self._held_out.without_texts(_lines(self._root / text_set.file))
+        if text_set.limit is None or text_set.limit >= len(every):
+            return every
+        return [every[row * len(every) // text_set.limit] for row in range(text_set.limit)]
+
+    def _pairs(self, name: str) -> list[Pair]:
+        if name != SILVER:
+            return read_pairs(self._root, self._recipe.sets[name])
+        if self._silver is None:
+            raise PairFileError("the recipe trains on silver pairs: make them with dse silver, and give --silver FILE")
+        return read_pairs(self._silver.parent, SILVER_PAIRS.model_copy(update={"file": self._silver.name}))
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty; gzip or plain."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+            return [text for line in file if (text := line.strip())]
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise PairFileError(f"{path}: {error}") from error

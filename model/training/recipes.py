@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.faults import TrainingFault
+from model.training.imitation_recipe import ImitationRecipe
 
 
 class RecipeError(TrainingFault):
@@ -41,15 +42,49 @@ class PairSet(_Strict):
         return self
 
 
-class Stage(_Strict):
-    """A pass over some sets with one learning-rate schedule.
+class TextSet(_Strict):
+    """One file of plain text, a sentence a line; ``limit`` takes that many, evenly spaced."""
 
-    Of the sets in ``teacher_only`` the gold scores are not used: the teacher's logit is the only target.
+    file: str
+    terms: str
+    limit: Annotated[int, Field(gt=0)] | None = None
+
+    @property
+    def described(self) -> str:
+        """For model cards: the file and its terms."""
+        return f"`{self.file}`: {self.terms}"
+
+
+SILVER = "silver"
+"""The name by which a stage asks for the pairs that ``dse silver`` made."""
+
+SILVER_PAIRS = PairSet(
+    file="silver.tsv.gz",
+    range=(0, 1),
+    terms="neighbours among the sentences of the other sets and of the text sets: their terms",
+)
+
+PairLoss = Literal["dse", "cosent", "margin-mse", "multiple-negatives"]
+Weight = Annotated[float, Field(gt=0)]
+
+
+class Stage(_Strict):
+    """A pass over pairs, over plain texts, or over both at once, with one learning-rate schedule.
+
+    Of the sets in ``teacher_only`` (and of silver pairs) the gold scores are not used: the teacher's logit is the only
+    target. ``losses`` weighs what is asked of a batch of pairs (see :meth:`NetworkRecipe.losses`); ``regression`` (to
+    the guide's embeddings) and ``imitation`` (of the guide's body) are asked of ``text_batch`` texts in every step. An
+    epoch goes once over the pairs, or over the texts where there are no pairs.
     """
 
     name: str
-    sets: Annotated[list[str], Field(min_length=1)]
+    sets: list[str] = []
     teacher_only: list[str] = []
+    losses: dict[PairLoss, Weight] | None = None
+    texts: list[str] = []
+    text_batch: Annotated[int, Field(gt=1)] = 32
+    regression: Annotated[float, Field(ge=0)] = 0.0
+    imitation: ImitationRecipe | None = None
     epochs: Annotated[int, Field(gt=0)]
     batch: Annotated[int, Field(gt=1)]
     learning_rate: Annotated[float, Field(gt=0)]
@@ -57,34 +92,86 @@ class Stage(_Strict):
     both_orders: bool = False
     head_learning_rate: Annotated[float, Field(gt=0)] | None = None
 
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if not self.sets and not self.texts:
+            raise ValueError(f"stage {self.name}: give sets of pairs, texts, or both")
+        if bool(self.texts) != bool(self.regression or self.imitation):
+            raise ValueError(f"stage {self.name}: texts go with regression or imitation, and these with texts")
+        if stray := sorted(set(self.teacher_only) - set(self.sets)):
+            raise ValueError(f"stage {self.name}: teacher_only names {stray}, which are not among its sets")
+        return self
+
 
 class HeadRecipe(_Strict):
-    """The similarity function trained over the two embeddings."""
+    """The similarity function trained over two embeddings, or over the two segments that a cross-encoder reads.
 
-    kind: Literal["mlp", "cosine"] = "cosine"
+    ``classifier`` is a cross-encoder's alone: the linear layer of transformers' sequence classification.
+    """
+
+    kind: Literal["mlp", "quadratic", "cosine", "classifier"] = "mlp"
     hidden: Annotated[int, Field(gt=0)] = 512
 
 
 class NetworkRecipe(_Strict):
-    """One network to train: a cross-encoder, or a bi-encoder with its head."""
+    """One network to train: a cross-encoder, or a bi-encoder with its head.
+
+    ``layers`` picks layers of the initial body by number, from 0 (all of them if left out). Of ``frozen`` parts the
+    weights stay as they are. ``guide`` names the encoder that ``regression`` and ``imitation`` look to: a folder or a
+    hub id (for regression, a student's bundle as well); the initial weights if left out. ``matryoshka`` are further
+    dimensions whose prefixes are trained as embeddings of their own.
+    """
 
     name: str
     kind: Literal["cross-encoder", "bi-encoder"]
     init: str
+    layers: list[Annotated[int, Field(ge=0)]] | None = None
+    frozen: list[Literal["embeddings"]] = []
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 128
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    cosine_weight: Annotated[float, Field(ge=0)] = 1.0
     cosine_scale: Annotated[float, Field(gt=0)] = 20.0
+    matryoshka: list[Annotated[int, Field(gt=1)]] = []
     keep_initial: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    guide: str | None = None
     head: HeadRecipe = HeadRecipe()
-    stages: Annotated[list[Stage], Field(min_length=1)]
+    stages: list[Stage]
+
+    @property
+    def texts(self) -> list[str]:
+        """The text sets of every stage, each once."""
+        return sorted({name for stage in self.stages for name in stage.texts})
+
+    def losses(self, stage: Stage) -> dict[PairLoss, float]:
+        """What a stage asks of its pairs; if it does not say, the DSE objective, and CoSENT on what can be compared."""
+        if stage.losses is not None:
+            return stage.losses
+        usual: dict[str, dict[PairLoss, float]] = {
+            "mlp": {"dse": 1.0, "cosent": 1.0},
+            "quadratic": {"dse": 1.0, "cosent": 1.0},
+            "cosine": {"cosent": 1.0},  # a cosine is no logit
+            "classifier": {"dse": 1.0},
+        }
+        return usual[self.head.kind]
 
     @model_validator(mode="after")
-    def _only_a_bi_encoder_is_averaged(self) -> Self:
-        if self.kind == "cross-encoder" and self.keep_initial:
-            raise ValueError("keep_initial needs a bi-encoder: a cross-encoder's classifier starts at random")
+    def _losses_fit_the_head(self) -> Self:
+        asked: set[PairLoss] = {name for stage in self.stages for name in self.losses(stage)}
+        if self.head.kind == "cosine" and "dse" in asked:
+            raise ValueError("the dse loss needs a head: a cosine is no logit")
+        if self.head.kind == "classifier" and asked & {"cosent", "multiple-negatives"}:
+            raise ValueError("cosent and multiple-negatives compare two embeddings: a classifier has none")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit_the_kind(self) -> Self:
+        if self.kind == "cross-encoder" and (self.keep_initial or self.texts or self.matryoshka):
+            raise ValueError("keep_initial, texts and matryoshka are a bi-encoder's: a cross-encoder embeds nothing")
+        if self.head.kind == ("cosine" if self.kind == "cross-encoder" else "classifier"):
+            raise ValueError(f"a {self.kind} has no {self.head.kind} head")
         return self
 
 
@@ -92,9 +179,14 @@ class DataRecipe(_Strict):
     """The pair sets, the splits to judge by, and the files whose sentences nothing may be trained on."""
 
     sets: dict[str, PairSet]
+    texts: dict[str, TextSet] = {}
     dev: PairSet
     test: PairSet
     held_out: list[str]
+
+    def set_of(self, name: str) -> PairSet:
+        """What a stage means by a set's name."""
+        return SILVER_PAIRS if name == SILVER else self.sets[name]
 
 
 class _WithData(_Strict):
@@ -102,28 +194,11 @@ class _WithData(_Strict):
 
     def _check_sets(self, stages: list[Stage]) -> None:
         for stage in stages:
-            if stray := sorted(set(stage.teacher_only) - set(stage.sets)):
-                raise ValueError(f"stage {stage.name}: teacher_only names {stray}, which are not among its sets")
-            if unknown := [name for name in stage.sets if name not in self.data.sets]:
-                raise ValueError(
-                    f"stage {stage.name} uses {unknown}, which the data does not define "
-                    f"(it has {sorted(self.data.sets)})"
-                )
-
-
-class TeacherRecipe(_WithData):
-    """Members whose standardised scores, averaged, are the teacher signal."""
-
-    name: str
-    members: Annotated[list[NetworkRecipe], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _sets_exist(self) -> Self:
-        for member in self.members:
-            self._check_sets(member.stages)
-            if member.distillation or any(stage.teacher_only for stage in member.stages):
-                raise ValueError(f"member {member.name}: a member has no teacher: no distillation, no teacher_only")
-        return self
+            for names, defined in ((stage.sets, {*self.data.sets, SILVER}), (stage.texts, set(self.data.texts))):
+                if unknown := [name for name in names if name not in defined]:
+                    raise ValueError(
+                        f"stage {stage.name} uses {unknown}, which the data does not define (it has {sorted(defined)})"
+                    )
 
 
 class Int8Recipe(_Strict):
@@ -143,6 +218,71 @@ class ExportRecipe(_Strict):
     licence: str = "apache-2.0"
     lineage: list[str]
     int8: Int8Recipe = Int8Recipe()
+
+
+class TeacherRecipe(_WithData):
+    """Members whose standardised scores, averaged, are the teacher signal.
+
+    With ``taught`` the members learn from the logits of an earlier signal as well (Trans-Encoder, Liu et al.,
+    arXiv 2109.13059). ``min_gain`` is the gate: the points of dev Spearman by which the signal must beat its best
+    bi-encoder; a signal that does not is not worth distilling, and is not written. Members read ``max_tokens`` of a
+    text when they label, and when they are served.
+    """
+
+    name: str
+    members: Annotated[list[NetworkRecipe], Field(min_length=1)]
+    taught: bool = False
+    min_gain: float | None = None
+    max_tokens: Annotated[int, Field(ge=8, le=512)] = 256
+    export: ExportRecipe | None = None
+
+    @model_validator(mode="after")
+    def _served_as_it_labels(self) -> Self:
+        if self.export is not None and self.export.max_tokens != self.max_tokens:
+            raise ValueError(f"members label {self.max_tokens} tokens of a text, so export max_tokens is the same")
+        return self
+
+    @model_validator(mode="after")
+    def _sets_exist(self) -> Self:
+        for member in self.members:
+            self._check_sets(member.stages)
+            if not self.taught and (member.distillation or any(_needs_teacher(stage) for stage in member.stages)):
+                raise ValueError(
+                    f"member {member.name}: nothing teaches it (taught = false): "
+                    "no distillation, no teacher_only, no silver pairs"
+                )
+        return self
+
+
+class SilverRecipe(_WithData):
+    """Pairs for the teacher to score: neighbours among the sentences of ``sets`` and ``texts``.
+
+    ``embedding`` neighbours are taken nearest first, and as many again, each ``apart`` ranks further off. ``like``
+    names the set whose gold scores' histogram the pairs follow. Longer sentences than ``max_characters`` are left out.
+    """
+
+    name: str
+    sets: Annotated[list[str], Field(min_length=1)]
+    texts: list[str] = []
+    embedding: Annotated[int, Field(gt=0)] = 4
+    apart: Annotated[int, Field(gt=0)] = 8
+    bm25: Annotated[int, Field(gt=0)] = 4
+    pairs: Annotated[int, Field(gt=0)]
+    like: str
+    max_characters: Annotated[int, Field(gt=0)] = 400
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _sets_exist(self) -> Self:
+        if unknown := sorted({self.like, *self.sets} - set(self.data.sets)):
+            raise ValueError(f"{unknown} are not sets of the data (it has {sorted(self.data.sets)})")
+        if unknown := sorted(set(self.texts) - set(self.data.texts)):
+            raise ValueError(f"{unknown} are not texts of the data (it has {sorted(self.data.texts)})")
+        return self
+
+
+def _needs_teacher(stage: Stage) -> bool:
+    return bool(stage.teacher_only) or SILVER in stage.sets
 
 
 class DistillationRecipe(_WithData):
@@ -176,6 +316,19 @@ def read_recipe(path: Path, kind: type[_R]) -> _R:
             f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg']}" for problem in error.errors()
         )
         raise RecipeError(f"{path}: {problems}") from error
+
+
+def read_stages(path: Path) -> tuple[DataRecipe, list[Stage]]:
+    """The data and every stage of a teacher's recipe, or of a distillation's: what there is to label.
+
+    Raises:
+        RecipeError: as :func:`read_recipe`.
+    """
+    if "members" in _read_toml(path):
+        teacher = read_recipe(path, TeacherRecipe)
+        return teacher.data, [stage for member in teacher.members for stage in member.stages]
+    distillation = read_recipe(path, DistillationRecipe)
+    return distillation.data, distillation.network.stages
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -10,9 +10,19 @@ import torch
 
 from model.faults import TrainingFault
 from model.manifest import digests_of, sha256_of
-from model.training.networks import TOKENIZER_FILES, Network, load_network, make_network, save_network
-from model.training.recipes import NetworkRecipe
-from model.training.trainer import Example, Progress, train_stage
+from model.training.imitation import Imitation
+from model.training.language import Vocabulary, fit_mlm_head
+from model.training.networks import (
+    TOKENIZER_FILES,
+    BiEncoder,
+    Network,
+    load_network,
+    make_network,
+    save_network,
+    tokenizer_files,
+)
+from model.training.recipes import NetworkRecipe, Stage
+from model.training.trainer import Material, Progress, train_stage
 
 CLAIM = "run.json"
 """In a run's folder: what decides its weights. A run is only taken up with the same."""
@@ -21,7 +31,7 @@ CLAIM = "run.json"
 def train_network(
     recipe: NetworkRecipe,
     init: Path | str,
-    stages: Sequence[Sequence[Example]],
+    stages: Sequence[Material],
     folder: Path,
     progress: Progress,
 ) -> Network:
@@ -32,31 +42,63 @@ def train_network(
     Args:
         recipe: what to train.
         init: local folder or hub id of the pretrained weights.
-        stages: the examples of each stage of the recipe, in its order.
+        stages: what each stage of the recipe learns from, in its order.
         folder: where the network is written; what a finished stage left there is removed at the end.
         progress: told the stage and its steps.
 
     Raises:
-        TrainingFault: the folder holds another run: of another recipe, on other examples, or from other weights.
+        TrainingFault: the folder holds another run: of another recipe, on other material, or from other weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, recipe, init, stages)
     if (folder / "network.json").exists():
         return load_network(folder)[0]
     torch.manual_seed(recipe.seed)
-    network = make_network(recipe, init)
-    for number, (stage, examples) in enumerate(zip(recipe.stages, stages, strict=True)):
+    network = make_network(recipe, init).eval()
+    for number, (stage, material) in enumerate(zip(recipe.stages, stages, strict=True)):
         finished = folder / f"stage-{number}"
         if (finished / "network.json").exists():
             network = load_network(finished)[0]
             continue
-        train_stage(network, recipe, stage, examples, folder / f"stage-{number}.safetensors", progress)
+        imitation = _imitation(network, recipe, stage, material, init, progress)
+        train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress, imitation)
         save_network(network, recipe, init, finished)
     keep_initial(network, recipe, init)
     save_network(network, recipe, init, folder)
     for number in range(len(stages)):
         shutil.rmtree(folder / f"stage-{number}")
     return network
+
+
+def _imitation(
+    network: Network,
+    recipe: NetworkRecipe,
+    stage: Stage,
+    material: Material,
+    init: Path | str,
+    progress: Progress,
+) -> Imitation | None:
+    """What a stage asks of a network's body: to work as the guide's does."""
+    if stage.imitation is None:
+        return None
+    source = recipe.guide or init
+    guide = make_network(recipe.model_copy(update={"layers": None}), source)
+    vocabulary = Vocabulary.load(tokenizer_files(source)[0])
+    head = None
+    if "soft-targets" in stage.imitation.weights:
+        assert isinstance(guide, BiEncoder)  # recipes give texts to no other
+        texts = [target.text for target in material.texts]
+        rows = [texts[at : at + stage.text_batch] for at in range(0, len(texts), stage.text_batch)]
+        batches = [guide.inputs(row) for row in rows[: stage.imitation.mlm_head_steps]]
+        head = fit_mlm_head(
+            guide.body,
+            batches,
+            vocabulary,
+            stage.imitation.mlm_head_steps,
+            recipe.seed,
+            progress=lambda done, total: progress(f"{stage.name}: head", done, total),
+        )
+    return Imitation(stage.imitation, network.body, guide.body, vocabulary, head)
 
 
 def network_digest(folder: Path) -> str:
@@ -76,18 +118,20 @@ def keep_initial(network: Network, recipe: NetworkRecipe, init: Path | str) -> N
             tensor.lerp_(initial[name], recipe.keep_initial)
 
 
-def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequence[Sequence[Example]]) -> None:
+def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequence[Material]) -> None:
     """Write what decides the run into its folder, or see that the same is there."""
     weights = Path(init) / "model.safetensors"
     seen = hashlib.sha256()
     for stage in stages:
-        for example in stage:
+        for example in stage.examples:
             seen.update(f"{example.pair.digest} {example.gold!r} {example.teacher!r}\n".encode())
+        for target in stage.texts:
+            seen.update(target.text.encode() + (b"" if target.embedding is None else target.embedding.tobytes()))
         seen.update(b"end of stage\n")
     claim = {
         "recipe": recipe.model_dump(mode="json"),
         "init": sha256_of(weights) if weights.exists() else str(init),
-        "examples": seen.hexdigest(),
+        "material": seen.hexdigest(),
     }
     path = folder / CLAIM
     if not path.exists():

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import torch
 from numpy.typing import NDArray
 
 from model.bundle import GRAPH_FILES, HEAD, TOKENIZER, Graph
 from model.cross_encoder import OnnxCrossEncoder
 from model.encoder import OnnxEncoder
-from model.head import Calibration, CosineHead, Head, MlpHead
+from model.head import Calibration, CosineHead, Head, load_head
+from model.similarity import score_pairs
 from model.tokens import PairTokenizer, SentenceTokenizer
-from model.training.networks import BiEncoder, Network
 from model.training.pairs import Pair
 from model.training.quality import Correlation, calibration_error
+from model.training.recipes import NetworkRecipe
 
 
 @dataclass(frozen=True)
@@ -31,29 +33,29 @@ class OnnxScorer:
     """Scores pairs with one graph of a bundle that is being made."""
 
     def __init__(self, model: OnnxEncoder | OnnxCrossEncoder, head: Head) -> None:
-        self.model, self._head = model, head
+        self.model, self.head = model, head
 
     @classmethod
-    def load(cls, folder: Path, graph: Graph, network: Network, max_tokens: int) -> "OnnxScorer":
-        """One graph of ``folder``; the network says which kind it is."""
-        session = ort.InferenceSession(folder / GRAPH_FILES[graph], providers=["CPUExecutionProvider"])
-        head: Head = CosineHead()
-        if isinstance(network, BiEncoder) and network.head is not None:
-            head = MlpHead.load(folder / HEAD)
-        if isinstance(network, BiEncoder):
-            tokenizer = SentenceTokenizer.load(folder / TOKENIZER, max_tokens)
-            return cls(OnnxEncoder(session, tokenizer, network.dims), head)
-        pair_tokenizer = PairTokenizer.load(folder / TOKENIZER, max_tokens)
-        return cls(OnnxCrossEncoder(session, pair_tokenizer), head)
+    def load(cls, folder: Path, graph: Graph, recipe: NetworkRecipe, max_tokens: int) -> "OnnxScorer":
+        """One graph of ``folder``, in as many threads as torch has; the recipe says which kind it is."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = ort.InferenceSession(folder / GRAPH_FILES[graph], options, providers=["CPUExecutionProvider"])
+        if recipe.kind == "cross-encoder":
+            return cls(OnnxCrossEncoder(session, PairTokenizer.load(folder / TOKENIZER, max_tokens)), CosineHead())
+        tokenizer = SentenceTokenizer.load(folder / TOKENIZER, max_tokens)
+        dims = session.get_outputs()[-1].shape[-1]
+        assert recipe.head.kind != "classifier"  # recipes give it to cross-encoders alone
+        return cls(OnnxEncoder(session, tokenizer, dims), load_head(recipe.head.kind, folder / HEAD))
 
     def __call__(self, pairs: Sequence[Pair]) -> Scored:
         """The graph's answers on pairs."""
         gold = np.array([pair.gold for pair in pairs])
-        left, right = [pair.left for pair in pairs], [pair.right for pair in pairs]
+        rows = [(pair.left, pair.right) for pair in pairs]
         if isinstance(self.model, OnnxCrossEncoder):
-            return Scored(self.model.score(list(zip(left, right, strict=True))).logits, None, gold)
-        u, v = self.model.encode(left), self.model.encode(right)
-        return Scored(self._head.logits(u, v), CosineHead().logits(u, v), gold)
+            return Scored(self.model.score(rows).logits, None, gold)
+        answers = score_pairs(self.model, self.head, rows)
+        return Scored(answers.logits, answers.similarities, gold)
 
 
 def figures(scored: Scored, calibrations: Mapping[str, Calibration]) -> dict[str, dict[str, float]]:

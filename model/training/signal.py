@@ -1,34 +1,17 @@
 """What is the teacher signal? Several networks' scores, standardised, averaged, and put on the scale of a logit."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from model.head import Calibration
-from model.tokens import plan_batches
-from model.training.networks import Network
-from model.training.pairs import Pair
 from model.training.quality import Correlation
 
-TOKENS_PER_BATCH = 4096
-
-
-def raw_scores(network: Network, pairs: Sequence[Pair], precision: str) -> NDArray[np.float64]:
-    """(pairs,) what a network ranks pairs by, averaged over both orders of each pair."""
-    lengths = [len(pair.left) + len(pair.right) for pair in pairs]
-    scores = np.empty(len(pairs))
-    for rows in plan_batches(lengths, 4 * TOKENS_PER_BATCH):  # about four characters a token
-        batch = [pairs[row] for row in rows]
-        both = batch + [pair.swapped() for pair in batch]
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, precision == "bf16"):
-            _, ranked_by = network(both)
-        scores[rows] = ranked_by.double().reshape(2, -1).mean(0).numpy()
-    return scores
+SIGNAL = "signal.json"
+"""In a teacher's folder, and beside every network it taught."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +37,7 @@ class Signal:
     members: tuple[Member, ...]
     calibration: Calibration
     dev: Correlation
+    max_tokens: int
     trained_on: tuple[str, ...] = ()  # each set's file and terms
 
     def logits(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,30 +1,33 @@
 """How is the teacher signal made? Its members are trained, standardised and calibrated together."""
 
 import json
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.encoder import OnnxEncoder
 from model.faults import TrainingFault
-from model.training.networks import Network, load_network
-from model.training.pairs import Pair, PairData, read_pairs
+from model.head import Calibration, Head
+from model.training.graphs import write_graph
+from model.training.logits import TeacherLogits
+from model.training.material import materials
+from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation, fit_calibration
 from model.training.recipes import NetworkRecipe, TeacherRecipe
 from model.training.runs import network_digest, train_network
-from model.training.signal import Member, Signal, raw_scores
-from model.training.trainer import Example, Progress
-
-SIGNAL = "signal.json"
+from model.training.scoring import OnnxScorer
+from model.training.signal import SIGNAL, Member, Signal
+from model.training.trainer import Progress
 
 
 class Ensemble:
-    """The folder that :func:`train_teacher` wrote: the members' networks, and the signal they make together."""
+    """The folder that :func:`train_teacher` wrote: the members' fp32 graphs, and the signal they make together."""
 
-    def __init__(self, signal: Signal, networks: Sequence[tuple[Network, NetworkRecipe]]) -> None:
-        self.signal, self._networks = signal, networks
+    def __init__(self, signal: Signal, scorers: Sequence[OnnxScorer]) -> None:
+        self.signal, self._scorers = signal, scorers
 
     @classmethod
     def load(cls, folder: Path) -> "Ensemble":
@@ -43,27 +46,76 @@ class Ensemble:
                     f"{folder / member.name} has been altered: its digest is {actual}, {SIGNAL} says {member.digest}; "
                     "run dse teacher train into a new folder"
                 )
-        return cls(signal, [load_network(folder / member.name) for member in signal.members])
+        return cls(signal, [_scorer(folder / member.name, signal.max_tokens) for member in signal.members])
 
     def raw_scores(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        """(pairs, members) what each member says."""
-        columns = [raw_scores(network, pairs, recipe.precision) for network, recipe in self._networks]
-        return np.stack(columns, axis=1)
+        """(pairs, members) what each member says, a cross-encoder in both orders."""
+        return np.stack([scorer(pairs).logits for scorer in self._scorers], axis=1)
+
+    def sentence_member(self) -> "SentenceMember":
+        """The signal's first bi-encoder, for what only an encoder can do.
+
+        Raises:
+            TrainingFault: the signal has none.
+        """
+        for member, scorer in zip(self.signal.members, self._scorers, strict=True):
+            if isinstance(scorer.model, OnnxEncoder):
+                return SentenceMember(scorer.model, scorer.head, member, self.signal.calibration)
+        raise TrainingFault(f"{self.signal.name} has no bi-encoder among its members; give a signal that has one")
 
 
-def train_teacher(recipe: TeacherRecipe, data: Path, init: str | None, folder: Path, progress: Progress) -> Signal:
-    """Train every member, then standardise and calibrate the signal on the dev split; writes ``signal.json``."""
-    pairs = PairData(data, recipe.data)
-    dev = read_pairs(data, recipe.data.dev)
+@dataclass(frozen=True)
+class SentenceMember:
+    """A bi-encoder of a signal, on the signal's own scale."""
+
+    encoder: OnnxEncoder
+    head: Head
+    member: Member
+    calibration: Calibration
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(texts, dim) unit embeddings."""
+        return self.encoder.encode(texts)
+
+    def scores(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(pairs,) scores, 0..1: what the signal would say if every member said what this one does."""
+        return self.calibration((self.head.logits(left, right) - self.member.mean) / self.member.deviation)
+
+
+def _scorer(folder: Path, max_tokens: int) -> OnnxScorer:
+    recipe = NetworkRecipe.model_validate_json((folder / "network.json").read_bytes())
+    return OnnxScorer.load(folder, "fp32", recipe, max_tokens)
+
+
+class TeacherGateError(TrainingFault):
+    """A signal that is not worth distilling: it is hardly better than its best bi-encoder."""
+
+
+def train_teacher(
+    recipe: TeacherRecipe,
+    data: TrainingData,
+    logits: TeacherLogits | None,
+    init: str | None,
+    folder: Path,
+    progress: Progress,
+) -> Signal:
+    """Train every member, then standardise and calibrate the signal on the dev split; writes ``signal.json``.
+
+    Raises:
+        TeacherGateError: on dev the signal does not beat its best bi-encoder by the recipe's ``min_gain``.
+        TrainingFault: the recipe's members are taught, and no logits were given.
+    """
+    if recipe.taught and logits is None:
+        raise TrainingFault(f"the members of {recipe.name} learn from an earlier signal: give its --logits")
+    dev = data.dev
     gold = np.array([pair.gold for pair in dev])
     members, columns = [], []
     for member in recipe.members:
-        stages = [
-            [Example(pair, pair.gold, math.nan) for name in stage.sets for pair in pairs.trainable(name)]
-            for stage in member.stages
-        ]
-        network = train_network(member, init or member.init, stages, folder / member.name, progress)
-        column = raw_scores(network, dev, member.precision)
+        start = init or member.init
+        stages = materials(member, data, logits, start, folder / member.name, progress)
+        network = train_network(member, start, stages, folder / member.name, progress)
+        write_graph(network, folder / member.name, recipe.max_tokens)
+        column = _scorer(folder / member.name, recipe.max_tokens)(dev).logits
         columns.append((column - column.mean()) / column.std())
         members.append(
             Member(
@@ -76,13 +128,27 @@ def train_teacher(recipe: TeacherRecipe, data: Path, init: str | None, folder: P
             )
         )
     mean = np.stack(columns, axis=1).mean(axis=1)
-    used = sorted({name for member in recipe.members for stage in member.stages for name in stage.sets})
     signal = Signal(
         recipe.name,
         tuple(members),
         fit_calibration(mean, gold),
         Correlation.of(mean, gold),
-        tuple(recipe.data.sets[name].described for name in used),
+        recipe.max_tokens,
+        tuple(data.described(stage for member in recipe.members for stage in member.stages)),
     )
+    _gate(signal, recipe.min_gain)
     (folder / SIGNAL).write_text(json.dumps(signal.as_json(), indent=2), "utf-8")
     return signal
+
+
+def _gate(signal: Signal, min_gain: float | None) -> None:
+    alone = [member for member in signal.members if member.kind == "bi-encoder"]
+    if min_gain is None or not alone:
+        return
+    best = max(alone, key=lambda member: member.dev.spearman)
+    gain = signal.dev.spearman - best.dev.spearman
+    if not gain >= min_gain:  # so that NaN does not pass
+        raise TeacherGateError(
+            f"on dev the signal {signal.name} is {gain:.2f} points of Spearman above its best bi-encoder, {best.name}; "
+            f"its recipe asks for {min_gain}: train its members longer, or on more pairs, before distilling it"
+        )

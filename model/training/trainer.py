@@ -1,19 +1,23 @@
 """One stage of training: batches, one objective, one schedule; stops and resumes without a trace."""
 
+import itertools
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.training.losses import cosent, pair_logit_loss, ranking_target
-from model.training.networks import BiEncoder, CrossEncoder, Network
-from model.training.pairs import Pair
+from model.training.imitation import Imitation
+from model.training.networks import BiEncoder, Network
+from model.training.objectives import Example, pair_objective, text_objective
 from model.training.recipes import NetworkRecipe, Stage
 
 CHECKPOINT_SECONDS = 120.0
@@ -22,74 +26,123 @@ WINDOW = 32  # batches whose pairs are sorted by length together
 Progress = Callable[[str, int, int], None]
 """Told the stage, the steps done and the steps in all."""
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True)
-class Example:
-    """A pair and its targets; NaN stands for one that there is not."""
+class TextTarget:
+    """A text, and the unit embedding that its regression aims at where there is one."""
 
-    pair: Pair
-    gold: float  # 0..1
-    teacher: float  # a logit
-
-    def swapped(self) -> "Example":
-        """The same pair read in the other order: its targets are the same."""
-        return Example(self.pair.swapped(), self.gold, self.teacher)
+    text: str
+    embedding: NDArray[np.floating] | None = None  # (dim,)
 
 
-def batches_of(examples: Sequence[Example], stage: Stage, seed: int) -> Iterator[list[Example]]:
+@dataclass(frozen=True)
+class Material:
+    """What a stage learns from, or a batch of it; either may be empty, not both."""
+
+    examples: Sequence[Example] = ()
+    texts: Sequence[TextTarget] = ()
+
+
+def batches_of(material: Material, stage: Stage, seed: int) -> Iterator[Material]:
     """Every batch of a stage in order, the same for the same seed.
 
-    Examples are shuffled every epoch, then sorted by length within a window of 32 batches, whose order is shuffled
-    again: batches hold texts of like length, so that little is padded.
+    Where there are pairs, an epoch is one pass over them, and the texts go round beside it for as long as it takes.
     """
+    texts = _endless(material.texts, stage, seed) if material.texts else None
     for epoch in range(stage.epochs):
         shuffler = random.Random(f"{seed}/{stage.name}/{epoch}")
-        order = [e.swapped() for e in examples] + list(examples) if stage.both_orders else list(examples)
-        shuffler.shuffle(order)
-        window = WINDOW * stage.batch
-        for start in range(0, len(order), window):
-            rows = sorted(order[start : start + window], key=_length)
-            batches = [rows[at : at + stage.batch] for at in range(0, len(rows), stage.batch)]
-            shuffler.shuffle(batches)
-            yield from batches
+        order = list(material.examples)
+        if stage.both_orders:
+            order += [example.swapped() for example in material.examples]
+        for examples in _grouped(order, _pair_length, stage.batch, shuffler):
+            yield Material(examples, next(texts) if texts else ())
+        if not material.examples:
+            for group in _grouped(material.texts, _text_length, stage.text_batch, shuffler):
+                yield Material((), group)
 
 
-def _length(example: Example) -> int:
+def _endless(texts: Sequence[TextTarget], stage: Stage, seed: int) -> Iterator[list[TextTarget]]:
+    for turn in itertools.count():
+        shuffler = random.Random(f"{seed}/{stage.name}/texts/{turn}")
+        yield from _grouped(texts, _text_length, stage.text_batch, shuffler)
+
+
+def _grouped(
+    rows: Sequence[_T], length: Callable[[_T], int], batch: int, shuffler: random.Random
+) -> Iterator[list[_T]]:
+    """Rows in random batches of like length, so that little is padded.
+
+    They are shuffled, sorted by length within a window of 32 batches, and the window's batches shuffled again.
+    """
+    order = list(rows)
+    shuffler.shuffle(order)
+    for start in range(0, len(order), WINDOW * batch):
+        window = sorted(order[start : start + WINDOW * batch], key=length)
+        groups = [window[at : at + batch] for at in range(0, len(window), batch)]
+        shuffler.shuffle(groups)
+        yield from groups
+
+
+def _pair_length(example: Example) -> int:
     return len(example.pair.left) + len(example.pair.right)
 
 
-def steps_of(examples: Sequence[Example], stage: Stage) -> int:
+def _text_length(target: TextTarget) -> int:
+    return len(target.text)
+
+
+def steps_of(material: Material, stage: Stage) -> int:
     """How many batches :func:`batches_of` yields."""
-    rows = len(examples) * (2 if stage.both_orders else 1)
-    return stage.epochs * math.ceil(rows / stage.batch)
+    rows = len(material.examples) * (2 if stage.both_orders else 1)
+    an_epoch = math.ceil(rows / stage.batch) if rows else math.ceil(len(material.texts) / stage.text_batch)
+    return stage.epochs * an_epoch
 
 
-def objective(network: Network, recipe: NetworkRecipe, batch: Sequence[Example]) -> Tensor:
-    """The loss of a batch: the DSE objective on the logits, and CoSENT on the cosines of a bi-encoder."""
-    gold = torch.tensor([example.gold for example in batch])
-    teacher = torch.tensor([example.teacher for example in batch])
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
-        logit, similarity = network([example.pair for example in batch])
-    if isinstance(network, CrossEncoder):
-        return pair_logit_loss(logit, gold, teacher, recipe.distillation)
-    target = ranking_target(gold, teacher, recipe.distillation)
-    ranking = recipe.cosine_weight * cosent(similarity, target, recipe.cosine_scale)
-    if network.head is None:  # a cosine is no logit: the ranking loss alone shapes the embedding
-        return ranking
-    return pair_logit_loss(logit, gold, teacher, recipe.distillation) + ranking
+class Learner(nn.Module):
+    """All that a stage trains: the network, and what its imitation of another body needs besides."""
+
+    def __init__(self, network: Network, imitation: Imitation | None = None) -> None:
+        super().__init__()
+        self.network, self.imitation = network, imitation
+
+    def loss(self, recipe: NetworkRecipe, stage: Stage, batch: Material) -> Tensor:
+        """What the stage asks of the pairs of a batch, and of its texts."""
+        parts = []
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            if batch.examples:
+                answers = self.network([example.pair for example in batch.examples])
+                parts.append(pair_objective(answers, batch.examples, recipe, stage))
+            if batch.texts and stage.regression:
+                parts.append(self._regression(recipe, stage, batch.texts))
+            if batch.texts and self.imitation is not None:
+                inputs = self._encoder().inputs([target.text for target in batch.texts])
+                parts.append(self.imitation(self.network.body, inputs))
+        return torch.stack(parts).sum()
+
+    def _regression(self, recipe: NetworkRecipe, stage: Stage, texts: Sequence[TextTarget]) -> Tensor:
+        aims = torch.as_tensor(np.stack([target.embedding for target in texts if target.embedding is not None])).float()
+        return text_objective(self._encoder().embed([target.text for target in texts]), aims, recipe, stage)
+
+    def _encoder(self) -> BiEncoder:
+        assert isinstance(self.network, BiEncoder)  # recipes give texts to no other
+        return self.network
 
 
-def optimiser_of(network: Network, stage: Stage) -> torch.optim.AdamW:
-    """AdamW; biases and LayerNorm are not decayed; a head may have its own learning rate."""
-    head: set[int] = set()
-    if isinstance(network, BiEncoder) and network.head is not None:
-        head = {id(parameter) for parameter in network.head.parameters()}
+def optimiser_of(learner: Learner, stage: Stage) -> torch.optim.AdamW:
+    """AdamW over what is not frozen; biases and LayerNorm are not decayed; a head may have its own learning rate."""
+    own = learner.network.head
+    head = set() if own is None else {id(parameter) for parameter in own.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01
-        rate = stage.head_learning_rate if id(parameter) in head else None
-        groups.setdefault((rate or stage.learning_rate, decay), []).append(parameter)
-    return torch.optim.AdamW([{"params": ps, "lr": lr, "weight_decay": wd} for (lr, wd), ps in groups.items()])
+    for name, parameter in learner.named_parameters():
+        if parameter.requires_grad:
+            decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01
+            rate = stage.head_learning_rate if id(parameter) in head else None
+            groups.setdefault((rate or stage.learning_rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": ps, "lr": lr, "weight_decay": wd} for (lr, wd), ps in groups.items()], fused=True
+    )
 
 
 def warmup_then_linear(steps: int, warmup: float) -> Callable[[int], float]:
@@ -102,9 +155,10 @@ def train_stage(
     network: Network,
     recipe: NetworkRecipe,
     stage: Stage,
-    examples: Sequence[Example],
+    material: Material,
     checkpoint: Path,
     progress: Progress,
+    imitation: Imitation | None = None,
 ) -> None:
     """Train a network in place, through one stage of its recipe.
 
@@ -112,33 +166,35 @@ def train_stage(
     ends with the same weights as a run that never stopped (each step seeds its own dropout). The file is removed at
     the end of the stage.
     """
-    total = steps_of(examples, stage)
-    optimiser = optimiser_of(network, stage)
+    total = steps_of(material, stage)
+    learner = Learner(network, imitation)
+    optimiser = optimiser_of(learner, stage)
     factor = warmup_then_linear(total, stage.warmup)
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     peaks = [group["lr"] for group in optimiser.param_groups]
-    done = _resume(network, optimiser, checkpoint)
-    network.train()
+    done = _resume(learner, optimiser, checkpoint)
+    learner.train()
     saved = time.monotonic()
-    for step, batch in enumerate(batches_of(examples, stage, recipe.seed)):
+    for step, batch in enumerate(batches_of(material, stage, recipe.seed)):
         if step < done:
             continue
         torch.manual_seed(recipe.seed * 1_000_003 + step)
-        objective(network, recipe, batch).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        learner.loss(recipe, stage, batch).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained, 1.0)
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * factor(step)
         optimiser.step()
         optimiser.zero_grad()
         progress(stage.name, step + 1, total)
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            _save(network, optimiser, step + 1, checkpoint)
+            _save(learner, optimiser, step + 1, checkpoint)
             saved = time.monotonic()
-    network.eval()
+    learner.eval()
     checkpoint.unlink(missing_ok=True)
 
 
-def _save(network: nn.Module, optimiser: torch.optim.AdamW, done: int, path: Path) -> None:
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+def _save(learner: Learner, optimiser: torch.optim.AdamW, done: int, path: Path) -> None:
+    tensors = {f"learner.{name}": tensor for name, tensor in learner.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value.clone() for name, value in state.items()}
     partial = path.with_suffix(".partial")
@@ -146,18 +202,14 @@ def _save(network: nn.Module, optimiser: torch.optim.AdamW, done: int, path: Pat
     partial.replace(path)
 
 
-def _resume(
-    network: nn.Module,
-    optimiser: torch.optim.AdamW,
-    path: Path,
-) -> int:
+def _resume(learner: Learner, optimiser: torch.optim.AdamW, path: Path) -> int:
     """Steps already taken by a run that stopped; 0 where there was none."""
     if not path.exists():
         return 0
     tensors = load_file(path)
     done = int(tensors.pop("done"))
-    network.load_state_dict(
-        {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
+    learner.load_state_dict(
+        {name.removeprefix("learner."): tensor for name, tensor in tensors.items() if name.startswith("learner.")}
     )
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

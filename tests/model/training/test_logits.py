@@ -19,6 +19,7 @@ SIGNAL = Signal(
     ),
     Calibration(2.0, 1.0),
     Correlation(1, 1),
+    max_tokens=48,
 )
 
 
@@ -97,7 +98,7 @@ def test_a_torn_last_line_is_dropped_and_labelled_again(tmp_path: Path) -> None:
 def test_another_teachers_file_is_refused(tmp_path: Path) -> None:
     label(Lengths(), PAIRS, tmp_path / "logits.jsonl")
     other = Lengths()
-    other.signal = Signal("other", SIGNAL.members, SIGNAL.calibration, SIGNAL.dev)
+    other.signal = Signal("other", SIGNAL.members, SIGNAL.calibration, SIGNAL.dev, 48)
     with pytest.raises(LogitsError, match="written by letters with other members"):
         label(other, PAIRS, tmp_path / "logits.jsonl")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.training.pairs import HeldOut, Pair, PairData, PairFileError, read_pairs
+from model.training.pairs import HeldOut, Pair, PairFileError, TrainingData, read_pairs
 from model.training.recipes import DistillationRecipe, PairSet, RecipeError, TeacherRecipe, read_recipe
 
 STS = PairSet(file="set/train.tsv", range=(0, 5), terms="")
@@ -91,11 +91,11 @@ def test_the_shipped_recipes_read(name: str, kind) -> None:
 def test_the_shipped_recipes_train_on_no_evaluation_sentence(data: Path, name: str, kind) -> None:
     recipe = read_recipe(RECIPES / f"{name}.toml", kind)
     networks = recipe.members if isinstance(recipe, TeacherRecipe) else [recipe.network]
-    pairs = PairData(data, recipe.data)
+    pairs = TrainingData(data, recipe.data)
     held_out = HeldOut.read(data, ["stsb/dev.tsv.gz", "stsb/test.tsv.gz"])
     for used in {used for network in networks for stage in network.stages for used in stage.sets}:
-        assert len(pairs.trainable(used)) > 1000
-        assert held_out.without(pairs.trainable(used)) == pairs.trainable(used)
+        assert len(pairs.pairs(used)) > 1000
+        assert held_out.without(pairs.pairs(used)) == pairs.pairs(used)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_what_a_recipe_asks_in_vain_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"teacher_only names .'elsewhere'., which are not among its sets"):
         student_recipe(stage={"teacher_only": ["elsewhere"]})
-    with pytest.raises(ValueError, match="keep_initial needs a bi-encoder"):
+    with pytest.raises(ValueError, match="a cross-encoder embeds nothing"):
         student_recipe("cross-encoder", keep_initial=0.5)
     for facts in ({"distillation": 0.5}, {"stage": {"teacher_only": ["train"]}}):
         members = [network("bi-encoder", **facts)]
-        with pytest.raises(ValueError, match="a member has no teacher"):
+        with pytest.raises(ValueError, match="nothing teaches it"):
             TeacherRecipe.model_validate({"name": "x", "data": DATA, "members": members})
 
 
@@ -133,14 +133,15 @@ def test_a_stage_with_an_unknown_set_is_refused() -> None:
 
 
 def test_shuffling_is_the_only_difference_between_epochs() -> None:
-    from model.training.trainer import Example, batches_of, steps_of
+    from model.training.objectives import Example
+    from model.training.trainer import Material, batches_of, steps_of
     from tests.model.training.tiny_training import student_recipe
 
     examples = [Example(Pair(str(n), "a" * random.Random(n).randrange(1, 9), "b", 0.0), 0.0, 0.0) for n in range(50)]
     stage = student_recipe(stage={"epochs": 2, "batch": 8, "both_orders": True}).network.stages[0]
-    batches = list(batches_of(examples, stage, seed=1))
-    assert len(batches) == steps_of(examples, stage) == 26
+    batches = [batch.examples for batch in batches_of(Material(examples), stage, seed=1)]
+    assert len(batches) == steps_of(Material(examples), stage) == 26
     first, second = (sorted(e.pair.id for b in batches[half : half + 13] for e in b) for half in (0, 13))
     assert first == second == sorted([str(n) for n in range(50)] * 2)
     assert [[e.pair.id for e in b] for b in batches[:13]] != [[e.pair.id for e in b] for b in batches[13:]]
-    assert list(batches_of(examples, stage, seed=1)) == batches
+    assert [batch.examples for batch in batches_of(Material(examples), stage, seed=1)] == batches

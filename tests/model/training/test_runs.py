@@ -2,32 +2,49 @@
 
 import math
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from model.bundle import load_student
 from model.faults import TrainingFault
 from model.head import Calibration
 from model.training import distil as distil_module
 from model.training import teacher as teacher_module
-from model.training.distil import distil, pairs_to_train, stage_examples
+from model.training.distil import distil
+from model.training.guide import guide_embeddings
 from model.training.logits import TeacherLogits, label
-from model.training.networks import BiEncoder, make_network
-from model.training.pairs import Pair
+from model.training.material import materials, pairs_to_train, stage_examples
+from model.training.networks import BiEncoder, Network, make_network
+from model.training.objectives import Example
+from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation
-from model.training.recipes import NetworkRecipe
+from model.training.recipes import DataRecipe, NetworkRecipe, TeacherRecipe
 from model.training.runs import keep_initial, train_network
 from model.training.signal import Signal
-from model.training.trainer import Example, optimiser_of
-from tests.model.training.tiny_training import LEAK, network, student_recipe, teacher_recipe
+from model.training.teacher import TeacherGateError, train_teacher
+from model.training.trainer import Learner, Material, optimiser_of
+from tests import tiny
+from tests.model.training.tiny_training import (
+    DATA,
+    LEAK,
+    WORDS,
+    network,
+    student_recipe,
+    teacher_recipe,
+    training_data,
+)
 
 
 class FirstLetter:
     """A signal of one member, who says how far down the alphabet the left sentence starts."""
 
-    signal = Signal("letters", (), Calibration(1.0, 0.0), Correlation(0, 0))
+    signal = Signal("letters", (), Calibration(1.0, 0.0), Correlation(0, 0), 48)
 
     def raw_scores(self, pairs):
         import numpy as np
@@ -40,13 +57,13 @@ FirstLetter.signal = Signal(
     (teacher_module.Member("one", "fake", "d", mean=0.0, deviation=1.0, dev=Correlation(0, 0)),),
     Calibration(1.0, 0.0),
     Correlation(0, 0),
+    max_tokens=48,
 )
 
 
 @pytest.fixture
 def logits(tmp_path: Path, pair_files: Path) -> TeacherLogits:
-    pairs = pairs_to_train(student_recipe(), pair_files)["train"]
-    return label(FirstLetter(), pairs, tmp_path / "logits.jsonl")
+    return label(FirstLetter(), training_data(pair_files).pairs("train"), tmp_path / "logits.jsonl")
 
 
 def texts(examples: list[Example]) -> set[str]:
@@ -64,14 +81,15 @@ def test_neither_teacher_nor_student_is_shown_a_held_out_sentence(
         pass
 
     def look(recipe, init, stages, folder, progress):
-        shown.extend(example for stage in stages for example in stage)
+        shown.extend(example for stage in stages for example in stage.examples)
         raise Seen
 
+    data = training_data(pair_files)
     for module in (teacher_module, distil_module):
         monkeypatch.setattr(module, "train_network", look)
     for train in (
-        lambda: teacher_module.train_teacher(teacher_recipe(), pair_files, "init", tmp_path / "t", lambda *_: None),
-        lambda: distil(student_recipe(), pair_files, logits, "init", tmp_path / "s", lambda *_: None),
+        lambda: train_teacher(teacher_recipe(), data, None, "init", tmp_path / "t", lambda *_: None),
+        lambda: distil(student_recipe(), data, logits, "init", tmp_path / "s", lambda *_: None),
     ):
         shown.clear()
         with pytest.raises(Seen):
@@ -81,7 +99,7 @@ def test_neither_teacher_nor_student_is_shown_a_held_out_sentence(
 
 
 def test_a_teacher_only_set_keeps_its_gold_to_itself(pair_files: Path, logits: TeacherLogits) -> None:
-    pairs = pairs_to_train(student_recipe(), pair_files)
+    pairs = pairs_to_train(student_recipe().network.stages, training_data(pair_files))
     plain, imitated = (
         stage_examples(student_recipe(stage={"teacher_only": only}).network.stages[0], pairs, logits)
         for only in ([], ["train"])
@@ -111,7 +129,7 @@ def test_keeping_some_of_the_initial_weights_is_an_average(pretrained: Path) -> 
 def test_head_and_body_have_their_own_rates_and_biases_are_not_decayed(pretrained: Path) -> None:
     recipe = NetworkRecipe.model_validate(network("bi-encoder", stage={"head_learning_rate": 0.5}))
     made = make_network(recipe, pretrained)
-    groups = optimiser_of(made, recipe.stages[0]).param_groups
+    groups = optimiser_of(Learner(made), recipe.stages[0]).param_groups
     rates = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert len(rates) == len(list(made.parameters()))
     for name, parameter in made.named_parameters():
@@ -126,7 +144,7 @@ def examples(count: int = 24) -> list[Example]:
 def test_a_run_stopped_between_stages_goes_on_and_leaves_only_its_end(tmp_path: Path, pretrained: Path) -> None:
     one = {"name": "one", "sets": ["train"], "epochs": 1, "batch": 8, "learning_rate": 1e-3}
     recipe = NetworkRecipe.model_validate(network("bi-encoder") | {"stages": [one, one | {"name": "two"}]})
-    stages, seen = [examples(), examples(8)], []
+    stages, seen = [Material(examples()), Material(examples(8))], []
 
     def run(folder: Path, stop: bool) -> None:
         def progress(stage: str, done: int, total: int) -> None:
@@ -150,11 +168,11 @@ def test_a_run_stopped_between_stages_goes_on_and_leaves_only_its_end(tmp_path: 
     assert seen == []
 
 
-@pytest.mark.parametrize("difference", ["recipe", "init", "examples"])
+@pytest.mark.parametrize("difference", ["recipe", "init", "material"])
 def test_a_folder_is_taken_up_by_its_own_run_only(tmp_path: Path, pretrained: Path, difference: str) -> None:
     def go(seed: int, init: Path, rows: list[Example]) -> None:
         recipe = NetworkRecipe.model_validate(network("bi-encoder", seed=seed, stage={"epochs": 1}))
-        train_network(recipe, init, [rows], tmp_path / "run", lambda *_: None)
+        train_network(recipe, init, [Material(rows)], tmp_path / "run", lambda *_: None)
 
     go(1, pretrained, examples())
     other = tmp_path / "other"
@@ -166,7 +184,7 @@ def test_a_folder_is_taken_up_by_its_own_run_only(tmp_path: Path, pretrained: Pa
         go(
             2 if difference == "recipe" else 1,
             other if difference == "init" else pretrained,
-            changed if difference == "examples" else examples(),
+            changed if difference == "material" else examples(),
         )
 
 
@@ -181,9 +199,119 @@ def test_missing_weights_say_how_to_give_them(tmp_path: Path, monkeypatch: pytes
 def test_a_finished_run_has_kept_what_its_recipe_says(tmp_path: Path, pretrained: Path) -> None:
     def trained(keep: float) -> dict[str, torch.Tensor]:
         recipe = NetworkRecipe.model_validate(network("bi-encoder", keep_initial=keep, stage={"epochs": 1}))
-        made = train_network(recipe, pretrained, [examples()], tmp_path / f"keep-{keep}", lambda *_: None)
+        made = train_network(recipe, pretrained, [Material(examples())], tmp_path / f"keep-{keep}", lambda *_: None)
         return dict(made.body.named_parameters())
 
     initial, whole, half = load_file(pretrained / "model.safetensors"), trained(0.0), trained(0.5)
     for name, parameter in half.items():
         torch.testing.assert_close(parameter, (whole[name] + initial[name]) / 2)
+
+
+def text_stage(**facts: Any) -> dict[str, Any]:
+    return {
+        "name": "texts",
+        "texts": ["plain"],
+        "text_batch": 4,
+        "epochs": 2,
+        "batch": 4,
+        "learning_rate": 1e-3,
+    } | facts
+
+
+@pytest.fixture
+def with_texts(pair_files: Path, tmp_path: Path) -> TrainingData:
+    lines = [
+        f"{one} {two} {LEAK if one == two else three}"
+        for one, two, three in zip(WORDS, WORDS[1:], WORDS[2:], strict=False)
+    ]
+    (pair_files / "plain.txt").write_text("\n".join([*lines, LEAK]))
+    data = DATA | {"texts": {"plain": {"file": "plain.txt", "terms": "made in a test"}}}
+    return TrainingData(pair_files, DataRecipe.model_validate(data))
+
+
+def test_a_student_drawn_to_its_guide_comes_closer(tmp_path: Path, pretrained: Path, with_texts: TrainingData) -> None:
+    """One layer of two imitates the embeddings of both; no held-out sentence is among its texts."""
+    what = NetworkRecipe.model_validate(
+        network("bi-encoder", layers=[1], head={"kind": "cosine"}) | {"stages": [text_stage(regression=1.0, epochs=30)]}
+    )
+    stages = materials(what, with_texts, None, pretrained, tmp_path / "run", lambda *_: None)
+    texts = [target.text for target in stages[0].texts]
+    assert len(texts) > 5
+    assert LEAK not in texts
+    guide = make_network(what.model_copy(update={"layers": None}), pretrained).eval()
+    assert isinstance(guide, BiEncoder)
+    with torch.inference_mode():
+        aims = guide.embed(texts).numpy()
+    np.testing.assert_allclose([target.embedding for target in stages[0].texts], aims, atol=1e-3)
+
+    def distance(made: Network) -> float:
+        assert isinstance(made, BiEncoder)
+        with torch.inference_mode():
+            return float(((made.embed(texts).numpy() - aims) ** 2).sum(1).mean())
+
+    before = distance(make_network(what, pretrained).eval())
+    trained = train_network(what, pretrained, stages, tmp_path / "run", lambda *_: None)
+    assert distance(trained) < before / 2
+    again = materials(what, with_texts, None, pretrained, tmp_path / "run", lambda *_: None)
+    for one, two in zip(stages[0].texts, again[0].texts, strict=True):
+        assert np.array_equal(one.embedding, two.embedding)
+
+
+def test_a_guide_may_be_a_bundle(tmp_path: Path, pretrained: Path) -> None:
+    bundle = tiny.write_student(tmp_path / "bundle")
+    what = NetworkRecipe.model_validate(network("bi-encoder"))
+    texts = ["apple river", "stone"]
+    found = guide_embeddings(what, bundle, texts, tmp_path / "guide", lambda *_: None)
+    expected = load_student(bundle, threads=1).encoder.encode(texts)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["hidden", "relations", "soft-targets"])
+def test_a_recipe_may_ask_for_imitation_and_is_resumable(
+    tmp_path: Path, pretrained: Path, with_texts: TrainingData, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    imitation = {"weights": {loss: 1.0}, "relation_heads": 4, "mlm_head_steps": 3}
+    what = NetworkRecipe.model_validate(
+        network("bi-encoder", layers=[1]) | {"stages": [text_stage(imitation=imitation)]}
+    )
+    material = materials(what, with_texts, None, pretrained, tmp_path / "run", lambda *_: None)
+    assert material[0].texts[0].embedding is None
+
+    def run(name: str, stop_at: int) -> dict[str, torch.Tensor]:
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage == "texts" and done == stop_at:
+                raise KeyboardInterrupt
+
+        train_network(what, pretrained, material, tmp_path / name, progress)
+        return load_file(tmp_path / name / "model.safetensors")
+
+    whole = run("whole", 0)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", 3)
+    stopped = run("stopped", 0)
+    initial = load_file(pretrained / "model.safetensors")
+    assert any(not torch.equal(tensor, initial.get(name, tensor)) for name, tensor in whole.items())
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_signal_hardly_better_than_its_bi_encoder_is_not_written(
+    tmp_path: Path, pretrained: Path, pair_files: Path
+) -> None:
+    """A signal of one bi-encoder gains nothing over it."""
+    member = network("bi-encoder", "bi", head={"kind": "cosine"}, stage={"epochs": 1})
+    facts = {"name": "tiny", "data": DATA, "members": [member]}
+    data = training_data(pair_files)
+    for gain, folder in ((0.0, "passes"), (1.0, "fails")):
+        recipe = TeacherRecipe.model_validate(facts | {"min_gain": gain})
+        with pytest.raises(TeacherGateError, match=r"0\.00 points .* asks for 1\.0") if gain else nullcontext():
+            train_teacher(recipe, data, None, str(pretrained), tmp_path / folder, lambda *_: None)
+    assert (tmp_path / "passes/signal.json").exists()
+    assert not (tmp_path / "fails/signal.json").exists()
+
+
+def test_taught_members_need_an_earlier_signal(tmp_path: Path, pair_files: Path, logits: TeacherLogits) -> None:
+    member = network("bi-encoder", "bi", distillation=0.5)
+    recipe = TeacherRecipe.model_validate({"name": "tiny", "data": DATA, "members": [member], "taught": True})
+    with pytest.raises(TrainingFault, match="give its --logits"):
+        train_teacher(recipe, training_data(pair_files), None, "init", tmp_path / "t", lambda *_: None)

@@ -5,7 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from model.training.recipes import DistillationRecipe, TeacherRecipe
+from model.training.pairs import TrainingData
+from model.training.recipes import DataRecipe, DistillationRecipe, TeacherRecipe
 from tests import tiny
 
 WORDS = ["apple", "river", "stone", "cloud", "green", "table", "music", "paper", "horse", "light", "seven", "window"]
@@ -14,22 +15,28 @@ LEAK = "a sentence of the test split"  # that is in the training file, too: noth
 GRADES = ["zzz", "fox", "quick", "jjj"]
 
 
-def write_pretrained(folder: Path) -> Path:
-    """A BERT of two layers with random weights, and the letters' tokenizer, as a Hugging Face folder."""
+def bert(layers: int = 2, dims: int = 32, heads: int = 4, seed: int = 0, **facts: Any) -> Any:
+    """A BertModel with random weights, which reads the letters' tokenizer."""
     import torch
     from transformers import BertConfig, BertModel
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=len(tiny.VOCABULARY),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
+        hidden_size=dims,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * dims,
         max_position_embeddings=64,
         initializer_range=0.1,
+        **facts,
     )
-    BertModel(config).save_pretrained(folder)
+    return BertModel(config)
+
+
+def write_pretrained(folder: Path) -> Path:
+    """A BERT of two layers and the letters' tokenizer, as a Hugging Face folder."""
+    bert().save_pretrained(folder)
     tiny.tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
     return folder
@@ -74,6 +81,13 @@ DATA: dict[str, Any] = {
 }
 
 
+EXPORT = {"max_tokens": 48, "lineage": ["a test"], "int8": {"calibration_texts": 20, "max_loss": 5.0}}
+
+
+def training_data(root: Path) -> TrainingData:
+    return TrainingData(root, DataRecipe.model_validate(DATA))
+
+
 def network(kind: str, name: str = "network", **facts: Any) -> dict[str, Any]:
     stage = {"name": "one", "sets": ["train"], "epochs": 6, "batch": 16, "learning_rate": 3e-3}
     stage |= facts.pop("stage", {})
@@ -88,10 +102,10 @@ def teacher_recipe() -> TeacherRecipe:
         network("cross-encoder", "cross", stage={"both_orders": True}),
         network("bi-encoder", "bi", head={"kind": "cosine"}),
     ]
-    return TeacherRecipe.model_validate({"name": "tiny", "data": DATA, "members": members})
+    facts = {"name": "tiny", "data": DATA, "members": members, "max_tokens": 48, "export": EXPORT}
+    return TeacherRecipe.model_validate(facts)
 
 
 def student_recipe(kind: str = "bi-encoder", **facts: Any) -> DistillationRecipe:
-    export = {"max_tokens": 48, "lineage": ["a test"], "int8": {"calibration_texts": 20, "max_loss": 5.0}}
-    recipe = {"data": DATA, "network": network(kind, "tiny-distilled", distillation=0.5, **facts), "export": export}
+    recipe = {"data": DATA, "network": network(kind, "tiny-distilled", distillation=0.5, **facts), "export": EXPORT}
     return DistillationRecipe.model_validate(recipe)

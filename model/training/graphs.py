@@ -1,0 +1,87 @@
+"""What does a trained network compute, as one ONNX graph?"""
+
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from model.bundle import GRAPH_FILES
+from model.training.networks import BiEncoder, CrossEncoder, Network, mean_pool
+
+OPSET = 18
+
+
+class _EncoderGraph(nn.Module):
+    """What the exported graph of a student computes: transformer, pooling and unit length."""
+
+    def __init__(self, network: BiEncoder) -> None:
+        super().__init__()
+        self.body = network.body
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return hidden, mean_pool(hidden, attention_mask)
+
+
+class _PairGraph(nn.Module):
+    """What the exported graph of a teacher computes: one logit a pair."""
+
+    def __init__(self, network: CrossEncoder) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        return self.network.read(inputs).logit
+
+
+def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
+    """The network's graph, for any batch and any length up to ``max_tokens``."""
+    ids = torch.tensor([[101, 7, 8, 9, 102], [101, 7, 102, 0, 0]])
+    mask = (ids > 0).long()
+    if isinstance(network, BiEncoder):
+        graph: nn.Module = _EncoderGraph(network)
+        inputs, outputs = {"input_ids": ids, "attention_mask": mask}, ["last_hidden_state", "sentence_embedding"]
+    else:
+        graph = _PairGraph(network)
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        outputs = ["logit"]
+    network.body.set_attn_implementation("eager")  # plain matmuls, which quantisation understands
+    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", max=max_tokens)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch's own exporter, about itself
+        program = torch.onnx.export(
+            graph.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes={name: {0: batch, 1: tokens} for name in inputs},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # torch.onnx.export answers None only when given a path
+    model = program.model_proto
+    forget_origin(model)
+    return model
+
+
+def write_graph(network: Network, folder: Path, max_tokens: int) -> None:
+    """Write the fp32 graph of a network that was saved to ``folder``, unless it is there."""
+    path = folder / GRAPH_FILES["fp32"]
+    if path.exists():
+        return
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    onnx.save(to_onnx(network, max_tokens), partial)
+    partial.replace(path)
+
+
+def forget_origin(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes of this machine: stack traces with its paths, at every node and value."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""

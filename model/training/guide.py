@@ -1,0 +1,79 @@
+"""Where should the embedding of a text stay? An encoder that is imitated, asked once about every text."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.bundle import MANIFEST, load_student
+from model.manifest import sha256_of
+from model.tokens import plan_batches
+from model.training.networks import BiEncoder, make_network
+from model.training.recipes import NetworkRecipe
+
+TEXTS_PER_CHUNK = 8192
+TOKENS_PER_BATCH = 4096
+
+Embed = Callable[[Sequence[str]], NDArray[np.floating]]
+
+
+def guide_embeddings(
+    recipe: NetworkRecipe,
+    source: Path | str,
+    texts: Sequence[str],
+    folder: Path,
+    progress: Callable[[str, int, int], None],
+) -> NDArray[np.float16]:
+    """(texts, dim) unit embeddings of the encoder that a recipe's regression imitates (LEAF, arXiv 2509.12539).
+
+    They are written to ``folder`` once, in chunks; a run that stopped goes on with the chunk it was at.
+
+    Args:
+        recipe: says where texts are cut.
+        source: a student's bundle (its int8 graph is asked), or pretrained weights: a folder or a hub id.
+        texts: each is embedded alone.
+        folder: where the chunks are kept; chunks of another guide or of other texts are left alone and not used.
+        progress: told the step, and how many texts are done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    embed: Embed | None = None
+    chunks = []
+    for start in range(0, len(texts), TEXTS_PER_CHUNK):
+        chunk = texts[start : start + TEXTS_PER_CHUNK]
+        path = folder / f"{_digest(source, recipe.max_tokens, chunk)}.npy"
+        if not path.exists():
+            embed = embed or _encoder(recipe, source)
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.save(file, embed(chunk).astype(np.float16))
+            partial.replace(path)
+        chunks.append(np.load(path))
+        progress("guide", start + len(chunk), len(texts))
+    return np.concatenate(chunks)
+
+
+def _digest(source: Path | str, max_tokens: int, texts: Sequence[str]) -> str:
+    weights = Path(source) / (MANIFEST if (Path(source) / MANIFEST).exists() else "model.safetensors")
+    seen = hashlib.sha256(f"{sha256_of(weights) if weights.exists() else source} {max_tokens}\n".encode())
+    for text in texts:
+        seen.update(text.encode() + b"\n")
+    return seen.hexdigest()[:32]
+
+
+def _encoder(recipe: NetworkRecipe, source: Path | str) -> Embed:
+    if (Path(source) / MANIFEST).exists():
+        return load_student(Path(source), torch.get_num_threads()).encoder.encode
+    network = make_network(recipe.model_copy(update={"kind": "bi-encoder", "layers": None}), source).eval()
+    assert isinstance(network, BiEncoder)
+
+    def embed(texts: Sequence[str]) -> NDArray[np.floating]:
+        rows = np.empty((len(texts), network.dims), np.float32)
+        for batch in plan_batches([len(text) for text in texts], 4 * TOKENS_PER_BATCH):  # about four characters a token
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+                rows[batch] = network.embed([texts[row] for row in batch]).numpy()
+        return rows
+
+    return embed
