@@ -8,7 +8,7 @@ PORT   ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-serving test-interop check setup setup-dev clean
+.PHONY: help run test test-serving test-interop check setup setup-dev models install-models clean
 
 help: ## say what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -56,6 +56,55 @@ build/stdlib.jsonl: scripts/stdlib_corpus.py | $(VENV)/.serving
 # An index remembers its encoder: another bundle, another index.
 $(INDEX)/CURRENT: build/stdlib.jsonl $(wildcard model/bundles/dse-minilm-l6/manifest.json) | $(VENV)/.serving
 	$(DSE) index build $< --output $(INDEX)
+
+# Training: every step reads files and writes files, and one that was stopped is taken up again.
+RUNS    := runs
+DATA    ?= $(or $(DSE_DATA),data)
+RECIPES := scripts/recipes
+# INIT=DIR gives the folder of the pretrained weights; without it the recipes' hub id is fetched.
+FROM     = --data $(DATA) $(if $(INIT),--init $(INIT))
+SILVER  := $(RUNS)/silver.tsv.gz
+WITH     = --data $(DATA) --silver $(SILVER)
+MODELS  := teacher-minilm-l6 dse-minilm-l6 dse-minilm-l3
+BUILT   := $(MODELS:%=$(RUNS)/bundles/%/manifest.json)
+
+models: $(BUILT) ## rebuild every shipped bundle from its recipe and the data (docs/training.md), below runs/bundles
+
+install-models: $(BUILT) ## put the rebuilt bundles where the service ships them
+	for name in $(MODELS); do rm -rf model/bundles/$$name && cp -r $(RUNS)/bundles/$$name model/bundles/ || exit 1; done
+
+$(RUNS)/teacher/signal.json: | $(VENV)/.development
+	$(DSE) teacher train $(RECIPES)/teacher.toml $(FROM) --output $(@D)
+
+$(SILVER): $(RUNS)/teacher/signal.json
+	$(DSE) silver $(RECIPES)/silver.toml --data $(DATA) --signal $(RUNS)/teacher --output $@
+
+$(RUNS)/.labelled: $(SILVER)
+	$(DSE) teacher label $(RECIPES)/served_teacher.toml $(WITH) --signal $(RUNS)/teacher --output $(RUNS)/logits.jsonl
+	@touch $@
+
+$(RUNS)/served_teacher/signal.json: $(RUNS)/.labelled
+	$(DSE) teacher train $(RECIPES)/served_teacher.toml $(FROM) --silver $(SILVER) \
+		--logits $(RUNS)/logits.jsonl --output $(@D)
+
+$(RUNS)/bundles/teacher-minilm-l6/manifest.json: $(RUNS)/served_teacher/signal.json
+	$(DSE) teacher export $(RECIPES)/served_teacher.toml $(RUNS)/served_teacher $(WITH) --output $(@D)
+
+$(RUNS)/.labelled-again: $(RUNS)/served_teacher/signal.json
+	$(DSE) teacher label $(RECIPES)/six_layer.toml $(WITH) \
+		--signal $(RUNS)/served_teacher --output $(RUNS)/served_logits.jsonl
+	@touch $@
+
+STUDENT = $(DSE) distill $(RECIPES)/$(1).toml $(WITH) --logits $(RUNS)/served_logits.jsonl --output $(RUNS)/$(1)
+EXPORT  = $(DSE) export $(RECIPES)/$(1).toml $(RUNS)/$(1) $(WITH) --output $(@D)
+
+$(RUNS)/bundles/dse-minilm-l6/manifest.json: $(RUNS)/.labelled-again
+	$(call STUDENT,six_layer) $(if $(INIT),--init $(INIT))
+	$(call EXPORT,six_layer)
+
+$(RUNS)/bundles/dse-minilm-l3/manifest.json: $(RUNS)/bundles/dse-minilm-l6/manifest.json
+	$(call STUDENT,three_layer)
+	$(call EXPORT,three_layer)
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build
