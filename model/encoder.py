@@ -1,6 +1,7 @@
 """What is the embedding of a sentence? Tokenise, batch by length, run the graph."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime as ort
@@ -70,9 +71,37 @@ class OnnxEncoder:
         Raises:
             DimensionsError: the encoder was not trained to be cut there.
         """
+        width = self._width(dims)
+        return self._cut(self.embed(self.tokenize(texts)), width)
+
+    def encode_batches(
+        self, batches: Iterable[Sequence[str]], dims: int | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """What :meth:`encode` gives of each batch; the next is tokenised while the graph has the last.
+
+        Raises:
+            DimensionsError: the encoder was not trained to be cut there. Said at once, before any batch is read.
+        """
+        return self._encoded(batches, self._width(dims))
+
+    def _encoded(self, batches: Iterable[Sequence[str]], width: int) -> Iterator[NDArray[np.float32]]:
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            last: Future[Tokens] | None = None
+            for batch in batches:
+                tokens = beside.submit(self.tokenize, batch)
+                if last is not None:
+                    yield self._cut(self.embed(last.result()), width)
+                last = tokens
+            if last is not None:
+                yield self._cut(self.embed(last.result()), width)
+
+    def _width(self, dims: int | None) -> int:
+        """The width that was asked for, checked."""
         width = self.dims if dims is None else dims
         if width not in (*self.matryoshka, self.dims):
             allowed = ", ".join(map(str, (*self.matryoshka, self.dims)))
             raise DimensionsError(f"embeddings of {width} dimensions were asked for; this model gives {allowed}")
-        embeddings = self.embed(self.tokenize(texts))
+        return width
+
+    def _cut(self, embeddings: NDArray[np.float32], width: int) -> NDArray[np.float32]:
         return embeddings if width == self.dims else shortened(embeddings, width)

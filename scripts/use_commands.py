@@ -139,9 +139,10 @@ def encode(
         task = bar.add_task("encoding", total=None)
         documents = read_documents(inputs, Columns(text=text_column))
         parts = []
-        for batch in _batches(sourced.document.text for sourced in documents):
-            parts.append(student.encoder.encode(batch, dimensions))
-            bar.advance(task, len(batch))
+        texts = _batches(sourced.document.text for sourced in documents)
+        for embeddings in student.encoder.encode_batches(texts, dimensions):
+            parts.append(embeddings)
+            bar.advance(task, len(embeddings))
         np.save(file, np.concatenate(parts))
 
 

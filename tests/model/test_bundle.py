@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,28 @@ def test_embeddings_are_cut_where_the_manifest_allows(tmp_path: Path, student: S
     assert encoder.encode([], dims=4).shape == (0, 4)
 
 
+@pytest.mark.parametrize("batches", [[], [["ab"]], [["ab", "c"], [], ["d"], ["ab", "xyz", "c"]]])
+def test_batches_are_encoded_in_order_as_each_alone(tmp_path: Path, batches: list[list[str]]) -> None:
+    encoder = load_student(write_student(tmp_path / "bundle", matryoshka=[8]), threads=1).encoder
+    for dims in (None, 8):
+        encoded = list(encoder.encode_batches(iter(batches), dims))
+        assert len(encoded) == len(batches)
+        for embeddings, batch in zip(encoded, batches, strict=True):
+            np.testing.assert_array_equal(embeddings, encoder.encode(batch, dims))
+
+
+def test_a_batch_that_cannot_be_read_ends_the_encoding(student: Student) -> None:
+    def broken() -> Iterator[list[str]]:
+        yield ["ab"]
+        yield ["c"]
+        raise OSError("the disk is gone")
+
+    encoded = student.encoder.encode_batches(broken())
+    np.testing.assert_array_equal(next(encoded), student.encoder.encode(["ab"]))
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(encoded)
+
+
 @pytest.mark.parametrize(("matryoshka", "allowed"), [([4, 8], "4, 8, 16"), ([], "16")])
 def test_another_width_is_refused_with_those_that_are_allowed(
     tmp_path: Path, matryoshka: list[int], allowed: str
@@ -56,6 +79,8 @@ def test_another_width_is_refused_with_those_that_are_allowed(
     for dims in (0, 5, 17):
         with pytest.raises(DimensionsError, match=f"of {dims} dimensions were asked for; this model gives {allowed}$"):
             encoder.encode(["a"], dims)
+        with pytest.raises(DimensionsError, match=f"of {dims} dimensions"):
+            encoder.encode_batches(iter([["a"]]), dims)
 
 
 @pytest.mark.parametrize(("kind", "head"), [("mlp", MlpHead), ("quadratic", QuadraticHead), ("cosine", CosineHead)])

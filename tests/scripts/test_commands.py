@@ -188,7 +188,7 @@ def test_an_output_is_replaced_only_when_it_is_whole(tmp_path: Path, monkeypatch
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("model.encoder.OnnxEncoder.encode", killed)
+    monkeypatch.setattr("model.encoder.OnnxEncoder.embed", killed)
     CliRunner().invoke(app, ["encode", str(texts), "-o", str(output)])
     assert output.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "texts.txt"]
