@@ -5,8 +5,10 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from model.faults import TrainingFault
 from model.manifest import digests_of, sha256_of
@@ -150,7 +152,16 @@ def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequen
         partial.replace(path)
         return
     found = json.loads(path.read_text("utf-8"))
+    found["recipe"] = _as_read_today(found.get("recipe"))
     if other := sorted(name for name in claim if found.get(name) != claim[name]):
         raise TrainingFault(
             f"{folder} holds another run (its {' and '.join(other)} differ); name another --output, or remove it"
         )
+
+
+def _as_read_today(recipe: Any) -> Any:
+    """A recipe as it was written, with what recipes have learned to say since at its default."""
+    try:
+        return NetworkRecipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe

@@ -1,5 +1,6 @@
 """What reaches a network, and which run a folder belongs to."""
 
+import json
 import math
 import shutil
 from contextlib import nullcontext
@@ -186,6 +187,18 @@ def test_a_folder_is_taken_up_by_its_own_run_only(tmp_path: Path, pretrained: Pa
             other if difference == "init" else pretrained,
             changed if difference == "material" else examples(),
         )
+
+
+def test_a_run_begun_before_recipes_learned_a_word_is_taken_up(tmp_path: Path, pretrained: Path) -> None:
+    recipe = NetworkRecipe.model_validate(network("bi-encoder", stage={"epochs": 1}))
+    train_network(recipe, pretrained, [Material(examples())], tmp_path / "run", lambda *_: None)
+    claim = json.loads((tmp_path / "run/run.json").read_text())
+    del claim["recipe"]["matryoshka"]
+    (tmp_path / "run/run.json").write_text(json.dumps(claim))
+    train_network(recipe, pretrained, [Material(examples())], tmp_path / "run", lambda *_: None)
+    other = recipe.model_copy(update={"matryoshka": [8]})
+    with pytest.raises(TrainingFault, match="its recipe differ"):
+        train_network(other, pretrained, [Material(examples())], tmp_path / "run", lambda *_: None)
 
 
 def test_missing_weights_say_how_to_give_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
