@@ -12,7 +12,8 @@ from model.faults import TrainingFault
 from model.training.imitation import LOSSES, Imitation
 from model.training.imitation_recipe import ImitationRecipe, LossName
 from model.training.language import MlmHead, Vocabulary, fit_mlm_head, mask_tokens, word_embeddings
-from model.training.losses import NOT_ASKED, masked_language_loss, soft_target_kl
+from model.training.losses import NOT_ASKED, attention_kl, masked_language_loss, soft_target_kl
+from model.training.traces import trace
 from tests import tiny
 from tests.model.training.tiny_training import bert
 
@@ -174,14 +175,16 @@ def test_only_what_is_trained_is_part_of_the_state() -> None:
     assert Imitation(recipe("attention"), bert(), teacher, LETTERS).state_dict() == {}
 
 
-def test_training_may_run_in_bfloat16() -> None:
-    student, teacher = bert(layers=1, seed=2).eval(), bert(seed=1)
-    imitation = Imitation(recipe(*NAMES), student, teacher, LETTERS, fitted(teacher))
-    plain = loss_of(imitation, student)
+def test_bodies_may_run_in_bfloat16_and_losses_are_computed_in_float32() -> None:
+    student, teacher, batch = bert(layers=1, seed=2).eval(), bert(seed=1).eval(), texts()
     with torch.autocast("cpu", torch.bfloat16):
-        found = loss_of(imitation, student)
+        found = loss_of(Imitation(recipe("last-attention"), student, teacher, LETTERS), student)
+        ours, theirs = (trace(body, **batch).last for body in (student, teacher))
+    expected = attention_kl(ours.scores(), theirs.scores(), batch["attention_mask"])
     assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(plain.item(), rel=0.05)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    plain = attention_kl(*(trace(body, **batch).last.scores() for body in (student, teacher)), batch["attention_mask"])
+    assert found.item() != pytest.approx(plain.item(), rel=1e-6)  # the bodies did run in another precision
 
 
 @pytest.mark.parametrize(
