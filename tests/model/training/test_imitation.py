@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from copy import deepcopy
 from typing import Any, get_args
 
 import pytest
@@ -11,7 +12,8 @@ from model.faults import TrainingFault
 from model.training.imitation import LOSSES, Imitation
 from model.training.imitation_recipe import ImitationRecipe, LossName
 from model.training.language import MlmHead, Vocabulary, fit_mlm_head, mask_tokens, word_embeddings
-from model.training.losses import masked_language_loss
+from model.training.losses import NOT_ASKED, attention_kl, masked_language_loss, soft_target_kl
+from model.training.traces import trace
 from tests import tiny
 from tests.model.training.tiny_training import bert
 
@@ -67,8 +69,9 @@ def test_masked_words_are_guessed_as_well_as_by_the_teacher_when_the_student_is_
 def imitate(name: str, student: Any, **options: Any) -> tuple[float, float]:
     """The loss before and after twenty steps."""
     teacher = bert(seed=1)
-    imitation = Imitation(recipe(name, **options), student, teacher, LETTERS, fitted(teacher))
-    untouched = {key: tensor.clone() for key, tensor in teacher.state_dict().items()}
+    head = fitted(teacher)
+    imitation = Imitation(recipe(name, **options), student, teacher, LETTERS, head)
+    untouched = deepcopy((teacher.state_dict(), head.state_dict()))
     optimiser = torch.optim.AdamW([*student.parameters(), *imitation.parameters()], 1e-2)
     before = loss_of(imitation, student.eval()).item()
     student.train()
@@ -76,7 +79,7 @@ def imitate(name: str, student: Any, **options: Any) -> tuple[float, float]:
         optimiser.zero_grad()
         loss_of(imitation, student).backward()
         optimiser.step()
-    assert all(torch.equal(teacher.state_dict()[key], tensor) for key, tensor in untouched.items())
+    torch.testing.assert_close((teacher.state_dict(), head.state_dict()), untouched, atol=0, rtol=0)
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert not teacher.training
     return before, loss_of(imitation, student.eval()).item()
@@ -102,6 +105,40 @@ def test_relations_are_those_of_the_layer_that_was_named() -> None:
     first.load_state_dict(teacher.state_dict(), strict=False)
     assert loss_of(Imitation(recipe("relations", teacher_layer=1), first, teacher, LETTERS), first) < 1e-6
     assert loss_of(Imitation(recipe("relations"), first, teacher, LETTERS), first) > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "projections"),
+    [
+        ("embedding", set()),
+        ("attention", {"query", "key"}),
+        ("last-attention", {"query", "key"}),
+        ("value-relation", {"value"}),
+        ("relations", {"query", "key", "value"}),
+        ("hidden", {"query", "key", "value"}),
+    ],
+)
+def test_a_loss_teaches_the_vectors_that_it_is_about(name: str, projections: set[str]) -> None:
+    student = bert(layers=1, seed=2)
+    loss_of(Imitation(recipe(name), student, bert(seed=1), LETTERS), student).backward()
+    attention = student.encoder.layer[0].attention.self
+    learning = {p for p in ("query", "key", "value") if getattr(attention, p).weight.grad is not None}
+    assert learning == projections
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_soft_targets_are_compared_at_the_recipes_temperature_where_words_are_masked(temperature: float) -> None:
+    student, teacher = bert(layers=1, seed=2).eval(), bert(seed=1).eval()
+    head = fitted(teacher)
+    read, labels = mask_tokens(**texts(), vocabulary=LETTERS, generator=torch.Generator().manual_seed(1))
+
+    def logits(body: Any) -> Tensor:
+        hidden = body(input_ids=read, attention_mask=texts()["attention_mask"]).last_hidden_state
+        return head(hidden, word_embeddings(body))[labels != NOT_ASKED]
+
+    imitation = Imitation(recipe("soft-targets", temperature=temperature), student, teacher, LETTERS, head)
+    expected = soft_target_kl(logits(student), logits(teacher), temperature)
+    assert loss_of(imitation, student).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_losses_are_added_by_their_weights() -> None:
@@ -138,14 +175,16 @@ def test_only_what_is_trained_is_part_of_the_state() -> None:
     assert Imitation(recipe("attention"), bert(), teacher, LETTERS).state_dict() == {}
 
 
-def test_training_may_run_in_bfloat16() -> None:
-    student, teacher = bert(layers=1, seed=2).eval(), bert(seed=1)
-    imitation = Imitation(recipe(*NAMES), student, teacher, LETTERS, fitted(teacher))
-    plain = loss_of(imitation, student)
+def test_bodies_may_run_in_bfloat16_and_losses_are_computed_in_float32() -> None:
+    student, teacher, batch = bert(layers=1, seed=2).eval(), bert(seed=1).eval(), texts()
     with torch.autocast("cpu", torch.bfloat16):
-        found = loss_of(imitation, student)
+        found = loss_of(Imitation(recipe("last-attention"), student, teacher, LETTERS), student)
+        ours, theirs = (trace(body, **batch).last for body in (student, teacher))
+    expected = attention_kl(ours.scores(), theirs.scores(), batch["attention_mask"])
     assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(plain.item(), rel=0.05)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    plain = attention_kl(*(trace(body, **batch).last.scores() for body in (student, teacher)), batch["attention_mask"])
+    assert found.item() != pytest.approx(plain.item(), rel=1e-6)  # the bodies did run in another precision
 
 
 @pytest.mark.parametrize(
