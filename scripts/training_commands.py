@@ -1,8 +1,7 @@
-"""dse teacher, distill, export and evaluate: the training path, each step from files to files."""
+"""dse teacher, distill and export: the training path, each step from files to files."""
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,12 @@ InitOption = Annotated[
 ]
 
 
-def _needs_torch() -> None:
+def needs_torch() -> None:
+    """Refuse to go on without the training extra, and have its libraries keep quiet.
+
+    Raises:
+        BadInput: it is not installed.
+    """
     try:
         import torch  # noqa: F401, TID251
         from transformers.utils import logging as transformers_logging  # noqa: TID251
@@ -42,7 +46,7 @@ def teacher_train(
     init: InitOption = None,
 ) -> None:
     """Train the members of a teacher and calibrate their common signal."""
-    _needs_torch()
+    needs_torch()
     from model.training.recipes import TeacherRecipe, read_recipe
     from model.training.teacher import train_teacher
 
@@ -61,7 +65,7 @@ def teacher_label(
     output: Annotated[Path, typer.Option(help="The logits file; an unfinished one is taken up again.")],
 ) -> None:
     """Write the teacher's logit of every pair that a recipe trains on."""
-    _needs_torch()
+    needs_torch()
     from model.training.distil import label_for
     from model.training.recipes import DistillationRecipe, read_recipe
     from model.training.teacher import Ensemble
@@ -85,7 +89,7 @@ def distill(
     init: InitOption = None,
 ) -> None:
     """Train a recipe's network on gold scores and the teacher's logits."""
-    _needs_torch()
+    needs_torch()
     from model.training.distil import distil
     from model.training.logits import TeacherLogits
     from model.training.recipes import DistillationRecipe, read_recipe
@@ -111,7 +115,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Export a trained network to a bundle; nothing is published that fails a gate."""
-    _needs_torch()
+    needs_torch()
     from model.training.export import export as export_bundle
     from model.training.recipes import DistillationRecipe, read_recipe
 
@@ -133,37 +137,6 @@ def export(
         for of, found in by_name.items()
     ]  # fmt: skip
     print_table(["STS-B", "graph", "of", "P", "S", "error"], rows)
-
-
-def evaluate(
-    pairs: Annotated[Path, typer.Argument(help="TSV with sentence1, sentence2 and score (0..5).")],
-    bundle: Annotated[Path | None, typer.Option(help="A student's bundle.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="A teacher's bundle.")] = None,
-    signal: Annotated[Path | None, typer.Option(help="A folder of dse teacher train.")] = None,
-    url: Annotated[str | None, typer.Option(help="A running service: what is served is measured.")] = None,
-    json: JsonOption = False,
-) -> None:
-    """Correlation with gold of a bundle, a teacher, a signal, or a running service."""
-    _needs_torch()  # for scipy and the signal; the service itself needs none of it
-    from scripts import evaluation
-
-    scorers: list[Callable[[], evaluation.Scorer]] = []
-    if bundle is not None:
-        scorers.append(partial(evaluation.of_bundle, bundle))
-    if teacher is not None:
-        scorers.append(partial(evaluation.of_teacher, teacher))
-    if signal is not None:
-        scorers.append(partial(evaluation.of_signal, signal))
-    if url is not None:
-        scorers.append(partial(evaluation.of_service, url))
-    if len(scorers) != 1:
-        raise BadInput("give one of --bundle, --teacher, --signal and --url")
-    found = evaluation.evaluate(pairs, scorers[0]())
-    if json:
-        print_json(found)
-        return
-    rows = [[name, f"{row['pearson']:.2f}", f"{row['spearman']:.2f}"] for name, row in found.items()]
-    print_table([str(pairs), "P", "S"], rows)
 
 
 def _stages_on(bar: Progress) -> StageProgress:
