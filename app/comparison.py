@@ -11,6 +11,9 @@ from app.retriever import CandidateSearch, HeadScorer, PairReader, Retriever
 from model.bundle import Student
 from model.similarity import score_pairs
 
+ROWS_PER_BLOCK = 256
+"""Candidates compared with all others at once, so that many need no more memory than a few."""
+
 
 @dataclass(frozen=True)
 class StudentView:
@@ -51,14 +54,19 @@ class RankAgreement:
     @classmethod
     def of(cls, left: NDArray[np.float64], right: NDArray[np.float64]) -> "RankAgreement":
         """Spearman's rho and Kendall's tau-b of two (candidates,) scores, ties shared."""
-        signs = [np.sign(scores[:, None] - scores[None, :]) for scores in (left, right)]
-        untied = float(np.sqrt((signs[0] ** 2).sum() * (signs[1] ** 2).sum()))
-        if untied == 0:
+        standing = np.zeros((2, len(left)))
+        untied, concordant = np.zeros(2), 0.0
+        for start in range(0, len(left), ROWS_PER_BLOCK):
+            rows = slice(start, start + ROWS_PER_BLOCK)
+            signs = np.stack([np.sign(scores[rows, None] - scores[None, :]) for scores in (left, right)])
+            # A candidate's mean rank is linear in how many it beats less how many beat it.
+            standing[:, rows] = signs.sum(axis=2)
+            untied += np.abs(signs).sum(axis=(1, 2))
+            concordant += float((signs[0] * signs[1]).sum())
+        if not untied.all():
             return cls(None, None)
-        # A candidate's mean rank is linear in how many it beats less how many beat it.
-        standing = [sign.sum(axis=1) for sign in signs]
         spread = float(np.linalg.norm(standing[0]) * np.linalg.norm(standing[1]))
-        both = float(standing[0] @ standing[1]) / spread, float((signs[0] * signs[1]).sum()) / untied
+        both = float(standing[0] @ standing[1]) / spread, concordant / float(np.sqrt(untied.prod()))
         spearman, kendall = np.clip(both, -1.0, 1.0).tolist()
         return cls(spearman, kendall)
 

@@ -117,8 +117,13 @@ class BundleManifest(BaseModel):
         For an encoder this is the encoder digest that an index remembers: two bundles with the same digest give
         the same embeddings.
         """
-        decides = [self.files[GRAPH_FILES[graph]], self.files[TOKENIZER], self.max_tokens]
-        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+        files = [self.files[part + name] for part in self._parts() for name in (GRAPH_FILES[graph], TOKENIZER)]
+        return hashlib.sha256(json.dumps([*files, self.max_tokens]).encode()).hexdigest()
+
+    def loaded(self, graph: Graph) -> list[str]:
+        """The files that are read to serve a graph: itself, tokenizer and head, of every member."""
+        ends = (GRAPH_FILES[graph], TOKENIZER, HEAD)
+        return [name for name in self.files if name.endswith(ends)]
 
     def pick(self, graph: Graph | None, folder: Path) -> Graph:
         """The graph that was asked for; without a wish, int8 where there is one.

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from scripts import data_commands, index_commands, serve, training_commands, use_commands
+from scripts import data_commands, evaluate_command, index_commands, serve, training_commands, use_commands
 from scripts.console import REFUSALS, say_no
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app.add_typer(training_commands.teacher, name="teacher")
 app.command("silver")(training_commands.silver)
 app.command("distill")(training_commands.distill)
 app.command("export")(training_commands.export)
-app.command("evaluate")(training_commands.evaluate)
+app.command("evaluate")(evaluate_command.evaluate)
 app.add_typer(data_commands.app, name="data")
 
 

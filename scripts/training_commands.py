@@ -1,17 +1,18 @@
-"""dse teacher, distill, export and evaluate: the training path, each step from files to files."""
+"""dse teacher, distill and export: the training path, each step from files to files."""
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress, TaskID
 
-from model.bundle import BundleManifest
 from scripts.console import BadInput, print_json, print_table, progress_bar
 from scripts.options import DataOption, JsonOption
+
+if TYPE_CHECKING:  # a command that is only looked up loads no numpy: its threads are set first
+    from model.bundle import BundleManifest
 
 teacher = typer.Typer(help="Train a teacher, and write down what it says of pairs.", no_args_is_help=True)
 
@@ -31,7 +32,12 @@ OutputBundle = Annotated[Path, typer.Option(help="The bundle's folder; must not 
 KeepOption = Annotated[bool, typer.Option(help="Keep the fp32 graphs beside the int8 ones.")]
 
 
-def _needs_torch() -> None:
+def needs_torch() -> None:
+    """Refuse to go on without the training extra, and have its libraries keep quiet.
+
+    Raises:
+        BadInput: it is not installed.
+    """
     try:
         import torch  # noqa: F401, TID251
         from transformers.utils import logging as transformers_logging  # noqa: TID251
@@ -53,7 +59,7 @@ def teacher_train(
     silver: SilverOption = None,
 ) -> None:
     """Train the members of a teacher and calibrate their common signal."""
-    _needs_torch()
+    needs_torch()
     from model.training.logits import TeacherLogits
     from model.training.pairs import TrainingData
     from model.training.recipes import TeacherRecipe, read_recipe
@@ -78,7 +84,7 @@ def teacher_label(
     silver: SilverOption = None,
 ) -> None:
     """Write the teacher's logit of every pair that a recipe trains on."""
-    _needs_torch()
+    needs_torch()
     from model.training.logits import label
     from model.training.material import pairs_to_train
     from model.training.pairs import TrainingData
@@ -108,7 +114,7 @@ def teacher_export(
     json: JsonOption = False,
 ) -> None:
     """Export a signal of one or two members to the bundle that serves it."""
-    _needs_torch()
+    needs_torch()
     from model.training.export import export_teacher
     from model.training.pairs import TrainingData
     from model.training.recipes import TeacherRecipe, read_recipe
@@ -125,7 +131,7 @@ def silver(
     output: Annotated[Path, typer.Option("--output", "-o", help="The pair file to write, .tsv.gz.")],
 ) -> None:
     """Make silver pairs: neighbours among training sentences and plain texts, for a teacher to score."""
-    _needs_torch()
+    needs_torch()
     from model.training.pairs import TrainingData
     from model.training.recipes import SilverRecipe, read_recipe
     from model.training.silver import make_silver
@@ -147,7 +153,7 @@ def distill(
     silver: SilverOption = None,
 ) -> None:
     """Train a recipe's network on gold scores and the teacher's logits."""
-    _needs_torch()
+    needs_torch()
     from model.training.distil import distil
     from model.training.logits import TeacherLogits
     from model.training.pairs import TrainingData
@@ -170,7 +176,7 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Export a trained network to a bundle; nothing is published that fails a gate."""
-    _needs_torch()
+    needs_torch()
     from model.training.export import export_network
     from model.training.pairs import TrainingData
     from model.training.recipes import DistillationRecipe, read_recipe
@@ -184,7 +190,7 @@ def _say(step: str) -> None:
     typer.echo(step, err=True)
 
 
-def _show(manifest: BundleManifest, json: bool) -> None:
+def _show(manifest: "BundleManifest", json: bool) -> None:
     """A bundle's figures."""
     if json:
         print_json(manifest.quality)
@@ -196,37 +202,6 @@ def _show(manifest: BundleManifest, json: bool) -> None:
         for of, found in by_name.items()
     ]  # fmt: skip
     print_table(["STS-B", "graph", "of", "P", "S", "error"], rows)
-
-
-def evaluate(
-    pairs: Annotated[Path, typer.Argument(help="TSV with sentence1, sentence2 and score (0..5).")],
-    bundle: Annotated[Path | None, typer.Option(help="A student's bundle.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="A teacher's bundle.")] = None,
-    signal: Annotated[Path | None, typer.Option(help="A folder of dse teacher train.")] = None,
-    url: Annotated[str | None, typer.Option(help="A running service: what is served is measured.")] = None,
-    json: JsonOption = False,
-) -> None:
-    """Correlation with gold of a bundle, a teacher, a signal, or a running service."""
-    _needs_torch()  # for scipy and the signal; the service itself needs none of it
-    from scripts import evaluation
-
-    scorers: list[Callable[[], evaluation.Scorer]] = []
-    if bundle is not None:
-        scorers.append(partial(evaluation.of_bundle, bundle))
-    if teacher is not None:
-        scorers.append(partial(evaluation.of_teacher, teacher))
-    if signal is not None:
-        scorers.append(partial(evaluation.of_signal, signal))
-    if url is not None:
-        scorers.append(partial(evaluation.of_service, url))
-    if len(scorers) != 1:
-        raise BadInput("give one of --bundle, --teacher, --signal and --url")
-    found = evaluation.evaluate(pairs, scorers[0]())
-    if json:
-        print_json(found)
-        return
-    rows = [[name, f"{row['pearson']:.2f}", f"{row['spearman']:.2f}"] for name, row in found.items()]
-    print_table([str(pairs), "P", "S"], rows)
 
 
 def _stages_on(bar: Progress) -> StageProgress:

@@ -21,6 +21,14 @@ def test_agreement_is_scipys(rows: list[tuple[int, int]]) -> None:
         assert found.kendall == pytest.approx(stats.kendalltau(left, right).statistic)
 
 
+def test_many_candidates_are_compared_block_by_block() -> None:
+    left, right = np.random.default_rng(0).integers(0, 50, size=(2, 700)).astype(np.float64)
+    found = RankAgreement.of(left, right)
+    signs = [np.sign(scores[:, None] - scores[None, :]) for scores in (left, right)]
+    assert found.kendall == pytest.approx((signs[0] * signs[1]).sum() / np.sqrt(np.prod([(s**2).sum() for s in signs])))
+    assert found.spearman == pytest.approx(np.corrcoef(*(sign.sum(axis=1) for sign in signs))[0, 1])
+
+
 def test_the_same_order_agrees_wholly_and_the_reverse_not_at_all() -> None:
     scores = np.array([0.3, 0.1, 0.9])
     assert RankAgreement.of(scores, scores * 2) == RankAgreement(pytest.approx(1), pytest.approx(1))

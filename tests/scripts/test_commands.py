@@ -102,15 +102,13 @@ def test_build_info_verify(tmp_path: Path) -> None:
         (["score", "nowhere.tsv", "-o", "y"], "nowhere.tsv"),
         (["index", "build", "nowhere.txt", "--output", "NEW"], "nowhere.txt: No such file"),
         (["index", "info", "nowhere"], "nowhere is not an index"),
-        (["evaluate", "pairs.tsv"], "give one of --bundle"),
+        (["evaluate", "pairs.tsv"], "give a model: --folder"),
     ],
 )  # fmt: skip
 def test_what_the_caller_can_mend_is_said_in_a_line(
     tmp_path: Path, words_index: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if arguments[0] == "evaluate":
-        pytest.importorskip("torch")
     places = {"INDEX": str(words_index), "NEW": str(tmp_path / "new")}
     with pytest.raises(REFUSALS, match=message):
         dse(*(places.get(argument, argument) for argument in arguments))
@@ -238,7 +236,6 @@ def test_a_port_in_use_is_refused_before_the_models_are_read() -> None:
 
 @pytest.mark.parametrize("url", ["foo", "http://127.0.0.1:9"])
 def test_evaluating_what_is_no_service_says_so(tmp_path: Path, url: str) -> None:
-    pytest.importorskip("torch")
     pairs = write(tmp_path / "pairs.tsv", "sentence1\tsentence2\tscore\na\tb\t1\nc\td\t4\n")
     with pytest.raises(BadInput, match=r"give the address of a running service|does not answer as this service does"):
         dse("evaluate", pairs, "--url", url)
@@ -246,7 +243,6 @@ def test_evaluating_what_is_no_service_says_so(tmp_path: Path, url: str) -> None
 
 @pytest.mark.parametrize("scores", [["1"], ["1", "1"], ["nan", "1"], ["1", "99"]])
 def test_evaluating_on_gold_that_cannot_be_agreed_with_is_refused(tmp_path: Path, scores: list[str]) -> None:
-    pytest.importorskip("torch")
     rows = "".join(f"a\tb\t{score}\n" for score in scores)
     pairs = write(tmp_path / "pairs.tsv", f"sentence1\tsentence2\tscore\n{rows}")
     with pytest.raises(BadInput, match="scores of 0 to 5 that are not all the same"):

@@ -1,0 +1,128 @@
+"""Who is measured? A bundle, a sentence-transformers folder, a teacher, a teacher signal: each as one value."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.bundle import TOKENIZER, BundleManifest, load_student, load_teacher
+from model.head import CosineHead, Head
+from model.manifest import sha256_of
+from model.similarity import score_pairs
+from scripts.console import read_settings
+
+Rows = Sequence[tuple[str, str]]
+"""Pairs of sentences."""
+
+Scores = dict[str, NDArray[np.float64]]
+"""What was said of pairs, by name, each (pairs,); the answer that is served by default comes first."""
+
+Origin = Literal["bundle", "folder", "teacher", "signal", "service"]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model is, for a report."""
+
+    name: str
+    kind: Origin
+    megabytes: float | None  # of the files it was loaded from
+    digest: str | None  # of what decides its answers
+
+
+@dataclass(frozen=True)
+class Model:
+    """Something that answers pairs. If it embeds sentences, too, documents can be searched with it.
+
+    ``teaches`` names those of its scores that are a teacher's.
+    """
+
+    facts: ModelFacts
+    score: Callable[[Rows], Scores]
+    teaches: tuple[str, ...] = ()
+    encode: Callable[[Sequence[str]], NDArray[np.float32]] | None = None  # (texts, dim) unit rows
+    head: Head | None = None  # None where it would rank as the cosine does
+    tokenizer: Path | None = None
+
+    def named(self, name: str) -> "Model":
+        """The same model under another name."""
+        facts = ModelFacts(name, self.facts.kind, self.facts.megabytes, self.facts.digest)
+        return Model(facts, self.score, self.teaches, self.encode, self.head, self.tokenizer)
+
+
+def of_bundle(folder: Path) -> Model:
+    """A student: its score and its similarity."""
+    student = load_student(folder, read_settings().threads)
+    manifest = BundleManifest.read(folder)
+    files = manifest.loaded(manifest.pick(None, folder))
+
+    def score(rows: Rows) -> Scores:
+        answers = score_pairs(student.encoder, student.head, rows)
+        return {"score": student.score(answers.logits), "similarity": answers.similarities}
+
+    return Model(
+        ModelFacts(student.name, "bundle", _megabytes(folder / file for file in files), student.encoder_digest),
+        score,
+        encode=student.encoder.encode,
+        head=None if isinstance(student.head, CosineHead) else student.head,
+        tokenizer=folder / TOKENIZER,
+    )
+
+
+def of_folder(folder: Path) -> Model:
+    """A sentence-transformers or Hugging Face folder, in fp32: its similarity. Needs the training extra."""
+    from model.training.sentence_transformer import SentenceTransformer
+
+    encoder = SentenceTransformer.load(folder)
+    weights = sorted(folder.rglob("*.safetensors"))
+
+    def score(rows: Rows) -> Scores:
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(text for pair in rows for text in pair))}
+        embeddings = encoder.encode(list(row_of))
+        left, right = (embeddings[[row_of[pair[side]] for pair in rows]] for side in (0, 1))
+        return {"similarity": CosineHead().logits(left, right)}
+
+    return Model(
+        ModelFacts(folder.absolute().name, "folder", _megabytes([*weights, folder / TOKENIZER]), sha256_of(weights[0])),
+        score,
+        encode=encoder.encode,
+        tokenizer=folder / TOKENIZER,
+    )
+
+
+def of_teacher(folder: Path) -> Model:
+    """A served teacher: its score."""
+    teacher = load_teacher(folder, read_settings().threads)
+    manifest = BundleManifest.read(folder)
+    graph = manifest.pick(None, folder)
+
+    def score(rows: Rows) -> Scores:
+        return {"score": teacher.score(teacher.scorer.score(rows).logits)}
+
+    megabytes = _megabytes(folder / file for file in manifest.loaded(graph))
+    facts = ModelFacts(teacher.name, "teacher", megabytes, manifest.graph_digest(graph))
+    return Model(facts, score, teaches=("score",), tokenizer=next(folder.rglob(TOKENIZER)))
+
+
+def of_signal(folder: Path) -> Model:
+    """The signal as the probability its logit stands for, and each member's raw score. Needs the training extra."""
+    from model.training.pairs import Pair
+    from model.training.teacher import Ensemble
+
+    ensemble = Ensemble.load(folder)
+    members = ensemble.signal.members
+
+    def score(rows: Rows) -> Scores:
+        raw = ensemble.raw_scores([Pair("", left, right, 0.0) for left, right in rows])
+        signal = 1 / (1 + np.exp(-ensemble.signal.logits(raw)))
+        return {"signal": signal} | {member.name: raw[:, column] for column, member in enumerate(members)}
+
+    facts = ModelFacts(ensemble.signal.name, "signal", _megabytes(folder.rglob("*.safetensors")), None)
+    return Model(facts, score, teaches=("signal",))
+
+
+def _megabytes(paths: Iterable[Path]) -> float:
+    return round(sum(path.stat().st_size for path in paths) / 1e6, 1)

@@ -1,0 +1,263 @@
+"""What is measured on? Pairs with gold scores, pairs with labels, and collections with judged queries."""
+
+import gzip
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model.manifest import digests_of
+from model.training.pairs import read_pairs
+from model.training.recipes import PairSet
+from scripts.console import BadInput
+
+REGISTRY = Path(__file__).parents[1] / "recipes/evaluation.toml"
+
+Kind = Literal["sts", "classification", "retrieval"]
+KINDS: tuple[Kind, ...] = ("sts", "classification", "retrieval")
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """What a set is, for a report."""
+
+    name: str
+    kind: Kind
+    items: int  # pairs, or judged queries
+    documents: int | None
+    guarded: bool
+    remark: str | None
+    files: dict[str, str]  # sha256 of each
+    apart: bool = False  # left out of means
+
+
+@dataclass(frozen=True)
+class GoldPairs:
+    """Pairs, and what people said of them. The last two fields are parallel."""
+
+    facts: SetFacts
+    pairs: list[tuple[str, str]]
+    gold: NDArray[np.float64]  # (pairs,) in 0..1; 0 or 1 where they are labels
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents, and queries with judgements (BEIR's layout)."""
+
+    facts: SetFacts
+    document_ids: list[str]  # ascending, so that ties by row are ties by id
+    documents: list[str]
+    query_ids: list[str]
+    queries: list[str]
+    judged: list[dict[int, float]]  # of each query: row of a relevant document -> its grade, above 0
+
+
+class _Listed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    guarded: bool = False
+    apart: bool = False
+    remark: str | None = None
+
+
+class _PairFile(_Listed):
+    file: str
+
+    def paths(self, root: Path) -> list[Path]:
+        """What has to be there."""
+        return [root / self.file]
+
+    def _pairs(self, root: Path, name: str, kind: Kind, scores: tuple[float, float]) -> GoldPairs:
+        pairs = read_pairs(root, PairSet(file=self.file, range=scores, terms="the caller's"))
+        files = digests_of(root, [self.file])
+        facts = SetFacts(name, kind, len(pairs), None, self.guarded, self.remark, files, self.apart)
+        return GoldPairs(facts, [(pair.left, pair.right) for pair in pairs], np.array([pair.gold for pair in pairs]))
+
+
+class StsSet(_PairFile):
+    """A TSV with sentence1, sentence2 and a score within ``range``, mapped to 0..1."""
+
+    range: tuple[float, float] = (0.0, 5.0)
+
+    def read(self, root: Path, name: str) -> GoldPairs:
+        """The set below ``root``.
+
+        Raises:
+            TrainingFault: the file cannot be read.
+            BadInput: its scores are outside the range, or all the same.
+        """
+        found = self._pairs(root, name, "sts", self.range)
+        if len(set(found.gold)) < 2 or not ((found.gold >= 0) & (found.gold <= 1)).all():
+            low, high = self.range
+            raise BadInput(
+                f"{root / self.file}: agreement needs scores of {low:g} to {high:g} that are not all the same"
+            )
+        return found
+
+
+class LabelledSet(_PairFile):
+    """A TSV with sentence1, sentence2 and a score of 0 or 1."""
+
+    def read(self, root: Path, name: str) -> GoldPairs:
+        """The set below ``root``.
+
+        Raises:
+            TrainingFault: the file cannot be read.
+            BadInput: it holds other scores than 0 and 1, or only one of them.
+        """
+        found = self._pairs(root, name, "classification", (0.0, 1.0))
+        if set(found.gold) != {0.0, 1.0}:
+            raise BadInput(f"{root / self.file}: classification needs scores of 0 and 1, some of each")
+        return found
+
+
+class RetrievalSet(_Listed):
+    """A folder with corpus.jsonl, queries.jsonl (either may end in .gz) and qrels/SPLIT.tsv."""
+
+    folder: str
+    split: str = "test"
+
+    def read(self, root: Path, name: str) -> Collection:
+        """The documents and the queries that have a relevant one, of the set below ``root``.
+
+        A document's text is its title and its text. Judgements of 0 or less say that a document is not relevant,
+        as its absence does.
+
+        Raises:
+            BadInput: a file cannot be read, or a judgement names a query or document that is not there.
+        """
+        corpus, queries, qrels = self.paths(root)
+        texts = {id_: f"{row.get('title') or ''} {row['text']}".strip() for id_, row in _rows(corpus)}
+        asked = {id_: str(row["text"]) for id_, row in _rows(queries)}
+        document_ids = sorted(texts)
+        row_of = {id_: row for row, id_ in enumerate(document_ids)}
+        judged: dict[str, dict[int, float]] = {}
+        for query, document, grade, place in _judgements(qrels):
+            if query not in asked or document not in row_of:
+                raise BadInput(f"{place}: judges query {query!r} and document {document!r}; one of them is not there")
+            if grade > 0:
+                judged.setdefault(query, {})[row_of[document]] = grade
+        if not judged:
+            raise BadInput(f"{qrels}: no query has a relevant document")
+        home = root / self.folder
+        files = {f"{self.folder}/{file}": digest for file, digest in digests_of(home, self._names(root)).items()}
+        return Collection(
+            SetFacts(name, "retrieval", len(judged), len(texts), self.guarded, self.remark, files, self.apart),
+            document_ids,
+            [texts[id_] for id_ in document_ids],
+            list(judged),
+            [asked[id_] for id_ in judged],
+            list(judged.values()),
+        )
+
+    def paths(self, root: Path) -> list[Path]:
+        """Corpus, queries and judgements."""
+        return [root / self.folder / name for name in self._names(root)]
+
+    def _names(self, root: Path) -> list[str]:
+        lines = [
+            name if (root / self.folder / name).exists() else f"{name}.gz" for name in ("corpus.jsonl", "queries.jsonl")
+        ]
+        return [*lines, f"qrels/{self.split}.tsv"]
+
+
+ListedSet = StsSet | LabelledSet | RetrievalSet
+
+
+class Registry(BaseModel):
+    """The sets that a file lists, by name: ``set/split``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sts: dict[str, StsSet] = Field(default_factory=dict)
+    classification: dict[str, LabelledSet] = Field(default_factory=dict)
+    retrieval: dict[str, RetrievalSet] = Field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> "Registry":
+        """The registry in a TOML file.
+
+        Raises:
+            BadInput: it cannot be read, or says something that a registry does not know.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text("utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BadInput(f"{path}: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BadInput(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+    def chosen(self, only: Sequence[str]) -> dict[str, ListedSet]:
+        """The sets with one of these names (``stsb/dev``, ``stsb`` or ``sts`` choose it); without a name, all.
+
+        Raises:
+            BadInput: a name chooses none.
+        """
+        by_kind: dict[str, dict[str, Any]] = {kind: getattr(self, kind) for kind in KINDS}
+        names = {name: {name, name.split("/")[0], kind} for kind, sets in by_kind.items() for name in sets}
+        if unknown := [name for name in only if not any(name in called for called in names.values())]:
+            raise BadInput(f"--only {unknown[0]}: there is no such set (there are {', '.join(names)})")
+        every: dict[str, ListedSet] = {name: one for sets in by_kind.values() for name, one in sets.items()}
+        return {name: one for name, one in every.items() if not only or names[name].intersection(only)}
+
+
+def one_set(path: Path, kind: Kind) -> GoldPairs | Collection:
+    """A set that is given by its file or, for retrieval, its folder: read as a listed one, and guarded."""
+    if kind == "retrieval":
+        return RetrievalSet(folder=path.name, guarded=True).read(path.parent, str(path))
+    listed = StsSet(file=path.name, guarded=True) if kind == "sts" else LabelledSet(file=path.name, guarded=True)
+    return listed.read(path.parent, str(path))
+
+
+def check_present(sets: dict[str, ListedSet], root: Path) -> None:
+    """Say which sets are not there before any of them is measured.
+
+    Raises:
+        BadInput: some are not.
+    """
+    missing = [name for name, listed in sets.items() if not all(path.exists() for path in listed.paths(root))]
+    if missing:
+        raise BadInput(
+            f"{root} lacks {len(missing)} of {len(sets)} sets: {', '.join(missing)}; "
+            "name those to measure with --only, or get them as docs/data.md says"
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Place and content of each line that is not blank."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}:{number}", line.rstrip("\r\n")
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Id and fields of each JSON line."""
+    for place, line in _lines(path):
+        try:
+            row = json.loads(line)
+            yield str(row["_id"]), {**row, "text": str(row["text"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{place}: not an object with _id and text ({error!r})") from error
+
+
+def _judgements(path: Path) -> Iterator[tuple[str, str, float, str]]:
+    """Query, document, grade and place of each line after the header."""
+    for number, (place, line) in enumerate(_lines(path)):
+        if number == 0:
+            continue
+        try:
+            query, document, grade = line.split("\t")
+            yield query, document, float(grade), place
+        except ValueError as error:
+            raise BadInput(f"{place}: not a query, a document and a grade, between tabs ({error})") from error

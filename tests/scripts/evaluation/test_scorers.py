@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.bundle import GRAPH_FILES, HEAD, TOKENIZER, Student, load_teacher
+from model.similarity import score_pairs
+from scripts.evaluation.scorers import of_bundle, of_folder, of_teacher
+
+ROWS = [("listen", "silent"), ("google", "banana"), ("listen", "stone")]
+
+
+def test_a_bundle_answers_what_the_service_would(student_bundle: Path, student: Student) -> None:
+    model = of_bundle(student_bundle)
+    found, answers = model.score(ROWS), score_pairs(student.encoder, student.head, ROWS)
+    assert list(found) == ["score", "similarity"]
+    np.testing.assert_allclose(found["score"], student.score(answers.logits), atol=1e-6)
+    np.testing.assert_allclose(found["similarity"], answers.similarities, atol=1e-6)
+    assert model.encode is not None
+    np.testing.assert_allclose(model.encode(["stone"]), student.encoder.encode(["stone"]), atol=1e-6)
+    assert (model.facts.name, model.facts.kind, model.teaches) == ("tiny-student", "bundle", ())
+    assert model.facts.digest == student.encoder_digest
+    assert model.head is not None
+
+
+def test_a_bundles_size_is_that_of_the_files_it_runs_on(student_bundle: Path) -> None:
+    for file in (GRAPH_FILES["int8"], TOKENIZER, HEAD):
+        assert (student_bundle / file).stat().st_size > 0
+    used = sum((student_bundle / file).stat().st_size for file in (GRAPH_FILES["int8"], TOKENIZER, HEAD))
+    assert of_bundle(student_bundle).facts.megabytes == round(used / 1e6, 1)
+
+
+def test_a_teacher_scores_pairs_and_embeds_nothing(teacher_bundle: Path) -> None:
+    teacher, model = load_teacher(teacher_bundle, threads=1), of_teacher(teacher_bundle)
+    assert model.encode is None
+    assert model.teaches == ("score",)
+    expected = teacher.score(teacher.scorer.score(ROWS).logits)
+    np.testing.assert_allclose(model.score(ROWS)["score"], expected, atol=1e-6)
+
+
+def test_a_folder_answers_its_cosines(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.model.training.tiny_training import write_pretrained
+
+    model = of_folder(write_pretrained(tmp_path / "plain-bert"))
+    assert (model.facts.name, model.facts.kind, model.head) == ("plain-bert", "folder", None)
+    assert model.encode is not None
+    left, right = (model.encode([row[side] for row in ROWS]) for side in (0, 1))
+    np.testing.assert_allclose(model.score(ROWS)["similarity"], (left * right).sum(axis=1), atol=1e-5)
+
+
+def test_another_name_is_the_same_model(student_bundle: Path) -> None:
+    model = of_bundle(student_bundle)
+    renamed = model.named("second")
+    assert renamed.facts.name == "second"
+    assert (renamed.facts.digest, renamed.score, renamed.encode) == (model.facts.digest, model.score, model.encode)
