@@ -66,7 +66,7 @@ def _models(results: Results) -> Table:
             if unit == "sentence":
                 row.append("" if pace is None or pace.to_tokenising is None else f"{pace.to_tokenising:.3f}")
         rows.append(row)
-    timed = ["sentences/s", "ms for one", "to first", "to tokenising", "pairs/s", "ms for one", "to first"]
+    timed = ["sentences/s", "ms for one", "to first", "to tokenising", "pairs/s", "ms for a pair", "to first"]
     columns = ["model", "MB", *timed]
     return (columns, rows) if paces else (columns[:2], [row[:2] for row in rows])
 
