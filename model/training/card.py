@@ -116,13 +116,14 @@ def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
         start += f"; {' and '.join(network.frozen)} as they were"
     lines = [f"`{network.name}`: {start}."]
     if network.keep_initial:
-        lines.append(f"At the end {network.keep_initial:.0%} of the weights it started from were averaged in.")
+        lines.append(f"Then {network.keep_initial:.0%} of the weights it started from were averaged in.")
     lines += ["", "| stage | sets and texts | losses | epochs | batch | learning rate |", "|---|---|---|---|---|---|"]
     for stage in network.stages:
         losses = [f"{name} {weight:g}" for name, weight in network.losses(stage).items()] if stage.sets else []
         losses += [f"regression {stage.regression:g}"] if stage.regression else []
         losses += [f"{name} {weight:g}" for name, weight in stage.imitation.weights.items()] if stage.imitation else []
         sets = ", ".join([*stage.sets, *stage.texts]) + (", both orders" if stage.both_orders else "")
+        sets += " (the head alone)" if stage.head_only else ""
         lines.append(
             f"| {stage.name} | {sets} | {', '.join(losses)} | {stage.epochs} | {stage.batch} "
             f"| {stage.learning_rate:g} |"

@@ -79,7 +79,7 @@ class Stage(_Strict):
     target. ``losses`` weighs what is asked of a batch of pairs (see :meth:`NetworkRecipe.losses`); ``regression`` (to
     the guide's embeddings) and ``imitation`` (of the guide's body) are asked of ``text_batch`` texts in every step;
     ``texts`` may name a set of pairs, too, and means its sentences. An epoch goes once over the pairs, or over the
-    texts where there are no pairs.
+    texts where there are no pairs. With ``head_only`` the embeddings stay as they are and the head alone is trained.
     """
 
     name: str
@@ -95,6 +95,7 @@ class Stage(_Strict):
     learning_rate: Annotated[float, Field(gt=0)]
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     both_orders: bool = False
+    head_only: bool = False
     head_learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
@@ -103,6 +104,8 @@ class Stage(_Strict):
             raise ValueError(f"stage {self.name}: give sets of pairs, texts, or both")
         if bool(self.texts) != bool(self.regression or self.imitation):
             raise ValueError(f"stage {self.name}: texts go with regression or imitation, and these with texts")
+        if self.head_only and self.texts:
+            raise ValueError(f"stage {self.name}: plain texts shape the body, and head_only leaves it as it is")
         if stray := sorted(set(self.teacher_only) - set(self.sets)):
             raise ValueError(f"stage {self.name}: teacher_only names {stray}, which are not among its sets")
         return self
@@ -123,9 +126,11 @@ class NetworkRecipe(_Strict):
 
     A ``static`` body is a table of token rows, made from the initial weights and the texts that are learned from.
     ``layers`` picks layers of the initial body by number, from 0 (all of them if left out). Of ``frozen`` parts the
-    weights stay as they are. ``guide`` names the encoder that ``regression`` and ``imitation`` look to: a folder or a
-    hub id (for regression, a student's bundle as well); the initial weights if left out. ``matryoshka`` are further
-    dimensions whose prefixes are trained as embeddings of their own.
+    weights stay as they are. ``keep_initial`` is the share of the initial weights that is averaged in once the body is
+    trained, before the stages that train the head alone. ``guide`` names the encoder that ``regression`` and
+    ``imitation`` look to: a folder or a hub id (for regression, a student's bundle as well); the initial weights if
+    left out. ``matryoshka`` are further dimensions whose prefixes are trained as embeddings of their own.
+    A ``static`` body is a table of token rows, made from the initial weights and the texts that are learned from.
     """
 
     name: str
@@ -171,6 +176,19 @@ class NetworkRecipe(_Strict):
             raise ValueError("the dse loss needs a head: a cosine is no logit")
         if self.head.kind == "classifier" and asked & {"cosent", "multiple-negatives"}:
             raise ValueError("cosent and multiple-negatives compare two embeddings: a classifier has none")
+        return self
+
+    @property
+    def body_stages(self) -> int:
+        """How many stages, the first ones, train the body."""
+        return sum(not stage.head_only for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _heads_are_trained_last(self) -> Self:
+        if any(stage.head_only for stage in self.stages[: self.body_stages]):
+            raise ValueError("stages that train the head alone come after those that train the body")
+        if self.body_stages < len(self.stages) and self.head.kind == "cosine":
+            raise ValueError("head_only needs a head: the cosine has nothing to train")
         return self
 
     @model_validator(mode="after")

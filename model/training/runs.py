@@ -67,8 +67,9 @@ def train_network(
             continue
         imitation = _imitation(network, recipe, stage, material, init, progress)
         train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress, imitation)
+        if number + 1 == recipe.body_stages:
+            keep_initial(network, recipe, init)
         save_network(network, recipe, init, finished)
-    keep_initial(network, recipe, init)
     save_network(network, recipe, init, folder)
     for number in range(len(stages)):
         shutil.rmtree(folder / f"stage-{number}")

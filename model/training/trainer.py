@@ -168,12 +168,17 @@ def train_stage(
     """
     total = steps_of(material, stage)
     learner = Learner(network, imitation)
+    kept = [parameter for parameter in network.body.parameters() if parameter.requires_grad] if stage.head_only else []
+    for parameter in kept:
+        parameter.requires_grad_(False)
     optimiser = optimiser_of(learner, stage)
     factor = warmup_then_linear(total, stage.warmup)
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     peaks = [group["lr"] for group in optimiser.param_groups]
     done = _resume(learner, optimiser, checkpoint)
     learner.train()
+    if stage.head_only:
+        network.body.eval()  # type: ignore[no-untyped-call]
     saved = time.monotonic()
     for step, batch in enumerate(batches_of(material, stage, recipe.seed)):
         if step < done:
@@ -189,6 +194,8 @@ def train_stage(
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save(learner, optimiser, step + 1, checkpoint)
             saved = time.monotonic()
+    for parameter in kept:
+        parameter.requires_grad_(True)
     learner.eval()
     checkpoint.unlink(missing_ok=True)
 

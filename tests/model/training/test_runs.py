@@ -220,6 +220,32 @@ def test_a_finished_run_has_kept_what_its_recipe_says(tmp_path: Path, pretrained
         torch.testing.assert_close(parameter, (whole[name] + initial[name]) / 2)
 
 
+def test_the_head_is_fitted_alone_to_the_averaged_body(tmp_path: Path, pretrained: Path) -> None:
+    one = {"name": "one", "sets": ["train"], "epochs": 1, "batch": 8, "learning_rate": 1e-2}
+    alone = one | {"name": "head", "head_only": True, "epochs": 5}
+    made, heads = {}, {}
+    for name, stages in (("without", [one]), ("with", [one, alone])):
+        recipe = NetworkRecipe.model_validate(network("bi-encoder", keep_initial=0.5) | {"stages": stages})
+        material = [Material(examples())] * len(stages)
+        trained = train_network(recipe, pretrained, material, tmp_path / name, lambda *_: None)
+        assert all(parameter.requires_grad for parameter in trained.parameters())
+        made[name], heads[name] = (load_file(tmp_path / name / f"{part}.safetensors") for part in ("model", "head"))
+    assert all(torch.equal(made["with"][name], tensor) for name, tensor in made["without"].items())
+    assert not torch.equal(heads["with"]["output.weight"], heads["without"]["output.weight"])
+
+
+def test_the_head_alone_comes_last_and_must_be_there() -> None:
+    one = {"name": "one", "sets": ["train"], "epochs": 1, "batch": 8, "learning_rate": 1e-2}
+    alone = one | {"head_only": True}
+    for stages, facts, message in (
+        ([alone, one], {}, "come after those that train the body"),
+        ([one, alone], {"head": {"kind": "cosine"}}, "head_only needs a head"),
+        ([alone | {"texts": ["plain"], "regression": 1.0}], {}, "head_only leaves it as it is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            NetworkRecipe.model_validate(network("bi-encoder", **facts) | {"stages": stages})
+
+
 def text_stage(**facts: Any) -> dict[str, Any]:
     return {
         "name": "texts",
