@@ -121,7 +121,7 @@ def test_companions_do_not_leak_into_either_graph(home: Path, graph) -> None:
 
 
 def test_a_served_logit_is_the_trained_networks(home: Path) -> None:
-    from model.training.gates import torch_logits
+    from model.training.answers import torch_logits
     from model.training.networks import load_network
     from model.training.pairs import Pair
 

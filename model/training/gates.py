@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from model.cross_encoder import OnnxCrossEncoder
 from model.faults import TrainingFault
-from model.tokens import plan_batches
+from model.training.answers import torch_logits
 from model.training.logits import RawScorer
 from model.training.networks import CrossEncoder, Network
 from model.training.pairs import Pair
@@ -18,25 +17,11 @@ PARITY = 1e-4
 LABELS = 1e-3
 INVARIANCE = 0.9999
 INVARIANCE_LOGIT = 1e-2
-TOKENS_PER_BATCH = 4096
 ONE_BATCH = 1 << 30  # tokens: no batch is ever split
 
 
 class GateError(TrainingFault):
     """An exported graph that may not be published; the message says which gate and by how much."""
-
-
-def torch_logits(network: Network, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-    """(pairs,) what a network says of pairs, in fp32 and averaged over both orders of each pair."""
-    lengths = [len(pair.left) + len(pair.right) for pair in pairs]
-    scores = np.empty(len(pairs))
-    for rows in plan_batches(lengths, 4 * TOKENS_PER_BATCH):  # about four characters a token
-        batch = [pairs[row] for row in rows]
-        both = batch + [pair.swapped() for pair in batch]
-        with torch.inference_mode():
-            logits = network(both).logit
-        scores[rows] = logits.double().reshape(2, -1).mean(0).numpy()
-    return scores
 
 
 def probes(pairs: Sequence[Pair], max_tokens: int) -> list[Pair]:

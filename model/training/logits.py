@@ -27,14 +27,14 @@ class RawScorer(Protocol):
     signal: Signal
 
     def raw_scores(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        """(pairs, members) what each member says."""
+        """(pairs, members) what each member says; (pairs, outputs, members) where it answers several logits."""
         ...
 
 
 @dataclass(frozen=True)
 class _Row:
     digest: str
-    logit: float
+    logit: float | list[float]  # one for each output, where there are several
 
 
 class TeacherLogits:
@@ -57,7 +57,7 @@ class TeacherLogits:
         return cls(path, Signal.from_json(header["signal"]), rows)
 
     def of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        """(pairs,) the logit of each pair, whatever the order they come in.
+        """(pairs,) the logit of each pair, or (pairs, outputs), whatever the order they come in.
 
         Raises:
             LogitsError: a pair was never labelled, or its text is no longer the one that was.
@@ -112,9 +112,9 @@ def label(
             batch = waiting[start : start + ROWS_PER_WRITE]
             raw = teacher.raw_scores(batch)
             for pair, logit, members in zip(batch, teacher.signal.logits(raw), raw, strict=True):
-                row = {"pair": pair.id, "digest": pair.digest, "logit": float(logit)}
+                row = {"pair": pair.id, "digest": pair.digest, "logit": logit.tolist()}
                 file.write(json.dumps(row | {"members": members.tolist()}) + "\n")
-                rows[pair.id] = _Row(pair.digest, float(logit))
+                rows[pair.id] = _Row(pair.digest, logit.tolist())
             file.flush()
             progress(start + len(batch), len(waiting))
     return labelled

@@ -25,9 +25,33 @@ def pair_logit_loss(logit: Tensor, gold: Tensor, teacher: Tensor, distillation: 
         teacher: (pairs,) the teacher's logit, NaN where there is none.
         distillation: c, in 0..1.
     """
-    has_gold, has_teacher = ~gold.isnan(), ~teacher.isnan()
     task = functional.binary_cross_entropy_with_logits(logit, gold.nan_to_num(), reduction="none")
     imitation = (logit - teacher.nan_to_num()) ** 2
+    return _task_and_imitation(task, imitation, ~gold.isnan(), ~teacher.isnan(), distillation)
+
+
+def class_logit_loss(logits: Tensor, gold: Tensor, teacher: Tensor, distillation: float) -> Tensor:
+    """(1 - c) task + c sum over classes of (student - teacher)^2: :func:`pair_logit_loss` where the answer is a class.
+
+    Barkan et al., arXiv 1908.05161 (the squared differences are summed over outputs in the authors' code, commit
+    7e3e87b), with c = ``distillation``. The task term is the cross-entropy of softmax(logits) with the right class. A
+    pair with only one of the two targets has that term alone, with weight 1.
+
+    Args:
+        logits: (pairs, classes) the network's answers, before the softmax.
+        gold: (pairs,) the number of the right class, NaN where there is none.
+        teacher: (pairs, classes) the teacher's logits, a row of NaN where there are none.
+        distillation: c, in 0..1.
+    """
+    task = functional.cross_entropy(logits, gold.nan_to_num().long(), reduction="none")
+    imitation = ((logits - teacher.nan_to_num()) ** 2).sum(-1)
+    return _task_and_imitation(task, imitation, ~gold.isnan(), ~teacher.isnan().any(-1), distillation)
+
+
+def _task_and_imitation(
+    task: Tensor, imitation: Tensor, has_gold: Tensor, has_teacher: Tensor, distillation: float
+) -> Tensor:
+    """The mean over pairs of both terms, each with its weight; all four are (pairs,)."""
     task_weight = has_gold * torch.where(has_teacher, 1 - distillation, 1.0)
     imitation_weight = has_teacher * torch.where(has_gold, distillation, 1.0)
     return (task_weight * task + imitation_weight * imitation).mean()

@@ -43,19 +43,23 @@ def materials(
         aims = dict(zip(every, found, strict=True))
     return [
         Material(
-            stage_examples(stage, pairs, logits),
+            stage_examples(stage, pairs, logits, network.head.outputs),
             [TextTarget(text, aims.get(text)) for name in stage.texts for text in texts[name]],
         )
         for stage in network.stages
     ]
 
 
-def stage_examples(stage: Stage, pairs: dict[str, list[Pair]], logits: TeacherLogits | None) -> list[Example]:
+def stage_examples(
+    stage: Stage, pairs: dict[str, list[Pair]], logits: TeacherLogits | None, outputs: int = 1
+) -> list[Example]:
     """The pairs of a stage with their targets; those of a teacher-only set, and silver ones, without their gold."""
     examples = []
     for name in stage.sets:
         imitate = name == SILVER or name in stage.teacher_only
-        taught = logits.of(pairs[name]) if logits is not None else np.full(len(pairs[name]), math.nan)
-        for pair, logit in zip(pairs[name], taught, strict=True):
-            examples.append(Example(pair, math.nan if imitate else pair.gold, float(logit)))
+        shape = len(pairs[name]) if outputs == 1 else (len(pairs[name]), outputs)
+        taught = np.full(shape, math.nan) if logits is None else logits.of(pairs[name])
+        for pair, logit in zip(pairs[name], taught.tolist(), strict=True):
+            teacher = logit if outputs == 1 else tuple(logit)
+            examples.append(Example(pair, math.nan if imitate else pair.gold, teacher))
     return examples

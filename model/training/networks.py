@@ -27,30 +27,43 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 class MlpHead(nn.Module):
     """The DSE head on [u, v, u*v, abs(u - v)]: Linear, ReLU, Linear (arXiv 1908.05161).
 
-    The first layer's weights for u and v are one matrix, so head(u, v) = head(v, u) exactly. The head starts as the
-    cosine: its first hidden unit is the sum of u*v (kept positive by a bias) and the output reads that unit alone.
+    The first layer's weights for u and v are one matrix, so head(u, v) = head(v, u) exactly. If the head is
+    ``directed`` they are two, as published: ``either`` + ``order`` for u and ``either`` - ``order`` for v, that is, the
+    head reads u - v with its sign as well.
+
+    The head starts as the cosine: its first hidden unit is the sum of u*v (kept positive by a bias) and the output
+    reads that unit alone. Of several outputs, one a class, the first starts so, and the others near zero.
     """
 
     kind: HeadKind = "mlp"
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, outputs: int = 1, directed: bool = False) -> None:
         super().__init__()
+        self.directed = directed
         self.either = nn.Linear(dim, hidden, bias=False)
         self.product = nn.Linear(dim, hidden, bias=False)
         self.difference = nn.Linear(dim, hidden)
-        self.output = nn.Linear(hidden, 1)
+        self.output = nn.Linear(hidden, outputs)
+        if directed:
+            self.order = nn.Linear(dim, hidden, bias=False)
         with torch.no_grad():
             self.either.weight[0] = 0.0
             self.product.weight[0] = 1.0
             self.difference.weight[0] = 0.0
             self.difference.bias[0] = 1.0
             self.output.weight[:] *= 0.1
+            self.output.weight[:, 0] = 0.0
             self.output.weight[0, 0] = 6.0
-            self.output.bias[:] = -9.6
+            self.output.bias[:] = 0.0
+            self.output.bias[0] = -9.6
+            if directed:
+                self.order.weight[0] = 0.0
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """(pairs,) logits of (pairs, dim) embeddings."""
+        """(pairs,) logits of (pairs, dim) embeddings; (pairs, outputs) of several outputs."""
         hidden = self.either(left + right) + self.product(left * right) + self.difference((left - right).abs())
+        if self.directed:
+            hidden = hidden + self.order(left - right)
         return self.output(hidden.relu()).squeeze(-1)
 
 
@@ -61,6 +74,7 @@ class QuadraticHead(nn.Module):
     """
 
     kind: HeadKind = "quadratic"
+    directed = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -84,7 +98,7 @@ TrainedHead = MlpHead | QuadraticHead
 
 def _head_of(recipe: HeadRecipe, dim: int) -> TrainedHead | None:
     if recipe.kind == "mlp":
-        return MlpHead(dim, recipe.hidden)
+        return MlpHead(dim, recipe.hidden, recipe.outputs, recipe.directed)
     return QuadraticHead(dim) if recipe.kind == "quadratic" else None
 
 
@@ -99,7 +113,7 @@ def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 class Answers:
     """What a network says of pairs. The fields are parallel; each has a row a pair."""
 
-    logit: Tensor  # (pairs,) the head's; without a head, what the network ranks by
+    logit: Tensor  # (pairs,) the head's, or (pairs, outputs); without a head, what the network ranks by
     similarity: Tensor  # (pairs,) cosine of left and right; the logit where nothing is compared
     left: Tensor | None  # (pairs, dim) unit embeddings, or segment means
     right: Tensor | None

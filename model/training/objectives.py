@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from model.training.losses import (
+    class_logit_loss,
     cosent,
     embedding_regression,
     margin_mse,
@@ -28,8 +29,8 @@ class Example:
     """A pair and its targets; NaN stands for one that there is not."""
 
     pair: Pair
-    gold: float  # 0..1
-    teacher: float  # a logit
+    gold: float  # 0..1, or the number of a class
+    teacher: float | tuple[float, ...]  # a logit, or one for each class
 
     def swapped(self) -> "Example":
         """The same pair read in the other order: its targets are the same."""
@@ -40,9 +41,9 @@ class Example:
 class Targets:
     """What the pairs of a batch should score. The tensors are parallel: a row a pair."""
 
-    gold: Tensor  # (pairs,) 0..1, NaN where there is none
-    teacher: Tensor  # (pairs,) logits, NaN where there is none
-    ranking: Tensor  # (pairs,) gold and teacher mixed, 0..1
+    gold: Tensor  # (pairs,) 0..1 or numbers of classes, NaN where there is none
+    teacher: Tensor  # (pairs,) or (pairs, classes) logits, NaN where there is none
+    ranking: Tensor  # (pairs,) gold and teacher mixed, 0..1; classes have no order: their gold
     left: Tensor  # (pairs,) int64, the same number for the same text
     right: Tensor  # (pairs,) int64
 
@@ -56,7 +57,8 @@ class Targets:
             torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts])
             for texts in ([e.pair.left for e in examples], [e.pair.right for e in examples])
         )
-        return cls(gold, teacher, ranking_target(gold, teacher, distillation), left, right)
+        ranking = gold if teacher.ndim > 1 else ranking_target(gold, teacher, distillation)
+        return cls(gold, teacher, ranking, left, right)
 
 
 def pair_objective(answers: Answers, examples: Sequence[Example], recipe: NetworkRecipe, stage: Stage) -> Tensor:
@@ -73,7 +75,8 @@ def text_objective(embeddings: Tensor, aims: Tensor, recipe: NetworkRecipe, stag
 
 
 def _dse(answers: Answers, targets: Targets, recipe: NetworkRecipe) -> Tensor:
-    return pair_logit_loss(answers.logit, targets.gold, targets.teacher, recipe.distillation)
+    loss = pair_logit_loss if recipe.head.outputs == 1 else class_logit_loss
+    return loss(answers.logit, targets.gold, targets.teacher, recipe.distillation)
 
 
 def _cosent(answers: Answers, targets: Targets, recipe: NetworkRecipe) -> Tensor:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ class PairFileError(TrainingFault):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sentences and their gold target in 0..1."""
+    """Two sentences and their gold target: 0..1, the number of a class, or NaN where nobody gave one."""
 
     id: str
     left: str
@@ -40,7 +41,8 @@ class Pair:
 def read_pairs(root: Path, pair_set: PairSet) -> list[Pair]:
     """The pairs of one file under ``root``: TSV with sentence1, sentence2, score; gzip or plain.
 
-    A pair's id is the file's name without endings and its row, counted from 1: ``stsb/train:1``.
+    A pair's id is the file's name without endings and its row, counted from 1: ``stsb/train:1``. A set that is a part
+    of its file has those pairs whose left text falls into it, so that no left text is in two parts.
 
     Raises:
         PairFileError: the file is missing, or a line lacks a column or holds a score the set does not map.
@@ -49,6 +51,7 @@ def read_pairs(root: Path, pair_set: PairSet) -> list[Pair]:
     pairs = [
         Pair(f"{stem}:{number}", left, right, _target(pair_set, score, number))
         for number, (left, right, score) in enumerate(pair_rows(root / pair_set.file), 1)
+        if pair_set.part is None or pair_set.part[0] <= share_of(left) < pair_set.part[1]
     ]
     return pairs[: pair_set.limit]
 
@@ -76,11 +79,20 @@ def pair_rows(path: Path) -> Iterator[tuple[str, str, str]]:
         raise PairFileError(f"{path}: {error}") from error
 
 
+def share_of(text: str) -> float:
+    """Where a text falls in 0..1, by a hash of its letters and digits: for parts that are the same in every run."""
+    return int.from_bytes(hashlib.sha256(normalised(text).encode()).digest()[:8]) / 2**64
+
+
 def _target(pair_set: PairSet, score: str, number: int) -> float:
+    if pair_set.unlabelled:
+        return math.nan
     try:
+        if pair_set.classes is not None:
+            return float(pair_set.classes.index(score))
         if pair_set.labels is not None:
             return pair_set.labels[score]
-        assert pair_set.range is not None  # PairSet has one of the two
+        assert pair_set.range is not None  # PairSet has one of the four
         low, high = pair_set.range
         return (float(score) - low) / (high - low)
     except (KeyError, ValueError) as error:
@@ -104,6 +116,10 @@ class HeldOut:
         """Every sentence of the named pair files under ``root``."""
         return cls(text for file in files for row in pair_rows(root / file) for text in row[:2])
 
+    def add(self, pairs: Iterable[Pair]) -> None:
+        """Hold out the sentences of these pairs as well."""
+        self._texts |= {normalised(text) for pair in pairs for text in (pair.left, pair.right)} - {""}
+
     def __len__(self) -> int:
         return len(self._texts)
 
@@ -125,6 +141,7 @@ class TrainingData:
     def __init__(self, root: Path, recipe: DataRecipe, silver: Path | None = None) -> None:
         self._root, self._recipe, self._silver = root, recipe, silver
         self._held_out = HeldOut.read(root, recipe.held_out)
+        self._held_out.add([*self.dev, *self.test])
         self._read: dict[str, list[Pair]] = {}
 
     @property

@@ -21,24 +21,36 @@ class _Strict(BaseModel):
 class PairSet(_Strict):
     """One file of sentence pairs, and how its scores map to a gold target in 0..1.
 
-    ``range`` maps a number linearly (``[0, 5]`` for STS); ``labels`` maps a label name.
+    ``range`` maps a number linearly (``[0, 5]`` for STS); ``labels`` maps a label name; ``classes`` lists the labels of
+    a task that asks for one of several, and gold is a label's place among them; the scores of an ``unlabelled`` set
+    mean nothing here. ``part`` takes a share of the file, by the left text (:func:`~model.training.pairs.share_of`):
+    ``[0.8, 1]`` is the last fifth.
     """
 
     file: str
     terms: str
     range: tuple[float, float] | None = None
     labels: dict[str, float] | None = None
+    classes: Annotated[list[str], Field(min_length=2)] | None = None
+    unlabelled: bool = False
+    part: tuple[float, float] | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
 
     @property
+    def outputs(self) -> int | None:
+        """How many logits a network answers that learns from its gold; None where there is no gold."""
+        return None if self.unlabelled else len(self.classes or ["one"])
+
+    @property
     def described(self) -> str:
-        """For model cards: the file and its terms."""
-        return f"`{self.file}`: {self.terms}"
+        """For model cards: the file, which part of it, and its terms."""
+        part = "" if self.part is None else f", {self.part[0]:g} to {self.part[1]:g} of its left texts by hash"
+        return f"`{self.file}`{part}: {self.terms}"
 
     @model_validator(mode="after")
     def _one_way_to_read_the_score(self) -> Self:
-        if (self.range is None) == (self.labels is None):
-            raise ValueError(f"{self.file}: give either range or labels")
+        if sum([self.range is not None, self.labels is not None, self.classes is not None, self.unlabelled]) != 1:
+            raise ValueError(f"{self.file}: give one of range, labels, classes and unlabelled")
         return self
 
 
@@ -114,11 +126,25 @@ class Stage(_Strict):
 class HeadRecipe(_Strict):
     """The similarity function trained over two embeddings, or over the two segments that a cross-encoder reads.
 
-    ``classifier`` is a cross-encoder's alone: the linear layer of transformers' sequence classification.
+    ``classifier`` is a cross-encoder's alone: the linear layer of transformers' sequence classification. An mlp may
+    have several ``outputs``, one a class, and be ``directed``: for pairs that mean something else the other way round.
     """
 
     kind: Literal["mlp", "quadratic", "cosine", "classifier"] = "mlp"
     hidden: Annotated[int, Field(gt=0)] = 512
+    outputs: Annotated[int, Field(gt=0)] = 1
+    directed: bool = False
+
+    @property
+    def symmetric_score(self) -> bool:
+        """Whether it answers one logit, the same for both orders: what is calibrated, exported and served."""
+        return self.outputs == 1 and not self.directed
+
+    @model_validator(mode="after")
+    def _an_mlp_for_what_only_it_can(self) -> Self:
+        if self.kind != "mlp" and not self.symmetric_score:
+            raise ValueError(f"several outputs and directed need an mlp head, not {self.kind}")
+        return self
 
 
 class NetworkRecipe(_Strict):
@@ -161,6 +187,8 @@ class NetworkRecipe(_Strict):
         """What a stage asks of its pairs; if it does not say, the DSE objective, and CoSENT on what can be compared."""
         if stage.losses is not None:
             return stage.losses
+        if self.head.outputs > 1:
+            return {"dse": 1.0}
         usual: dict[str, dict[PairLoss, float]] = {
             "mlp": {"dse": 1.0, "cosent": 1.0},
             "quadratic": {"dse": 1.0, "cosent": 1.0},
@@ -176,6 +204,8 @@ class NetworkRecipe(_Strict):
             raise ValueError("the dse loss needs a head: a cosine is no logit")
         if self.head.kind == "classifier" and asked & {"cosent", "multiple-negatives"}:
             raise ValueError("cosent and multiple-negatives compare two embeddings: a classifier has none")
+        if self.head.outputs > 1 and asked != {"dse"}:
+            raise ValueError("the other losses than dse rank pairs by one score: a head of several outputs has none")
         return self
 
     @property
@@ -197,6 +227,8 @@ class NetworkRecipe(_Strict):
             raise ValueError("keep_initial, texts and matryoshka are a bi-encoder's: a cross-encoder embeds nothing")
         if self.head.kind == ("cosine" if self.kind == "cross-encoder" else "classifier"):
             raise ValueError(f"a {self.kind} has no {self.head.kind} head")
+        if self.head.directed and any(stage.both_orders for stage in self.stages):
+            raise ValueError("both_orders gives both orders of a pair one target: not for a directed head")
         return self
 
     @model_validator(mode="after")
@@ -209,13 +241,13 @@ class NetworkRecipe(_Strict):
 
 
 class DataRecipe(_Strict):
-    """The pair sets, the splits to judge by, and the files whose sentences nothing may be trained on."""
+    """The pair sets, the splits to judge by, and further files whose sentences nothing may be trained on either."""
 
     sets: dict[str, PairSet]
     texts: dict[str, TextSet] = {}
     dev: PairSet
     test: PairSet
-    held_out: list[str]
+    held_out: list[str] = []
 
     def set_of(self, name: str) -> PairSet:
         """What a stage means by a set's name."""
@@ -225,14 +257,31 @@ class DataRecipe(_Strict):
 class _WithData(_Strict):
     data: DataRecipe
 
-    def _check_sets(self, stages: list[Stage]) -> None:
-        for stage in stages:
+    def _check_sets(self, network: NetworkRecipe) -> None:
+        for stage in network.stages:
             defined_texts = {*self.data.texts, *self.data.sets}
             for names, defined in ((stage.sets, {*self.data.sets, SILVER}), (stage.texts, defined_texts)):
                 if unknown := [name for name in names if name not in defined]:
                     raise ValueError(
                         f"stage {stage.name} uses {unknown}, which the data does not define (it has {sorted(defined)})"
                     )
+            for name in {*stage.sets} - {SILVER, *stage.teacher_only}:
+                self._check_outputs(network, name, self.data.sets[name])
+
+    def _check_outputs(self, network: NetworkRecipe, name: str, gold: PairSet) -> None:
+        if gold.outputs not in (None, network.head.outputs):
+            raise ValueError(
+                f"{network.name} answers {network.head.outputs} logits, but {name} asks for {gold.outputs}; "
+                "give its head that many outputs"
+            )
+
+    def _needs_teacher(self, network: NetworkRecipe) -> bool:
+        sets = {name for stage in network.stages for name in stage.sets}
+        return (
+            SILVER in sets
+            or any(stage.teacher_only for stage in network.stages)
+            or any(self.data.sets[name].unlabelled for name in sets)
+        )
 
 
 class Int8Recipe(_Strict):
@@ -279,8 +328,9 @@ class TeacherRecipe(_WithData):
     @model_validator(mode="after")
     def _sets_exist(self) -> Self:
         for member in self.members:
-            self._check_sets(member.stages)
-            if not self.taught and (member.distillation or any(_needs_teacher(stage) for stage in member.stages)):
+            self._check_sets(member)
+            _check_that_it_can_be_served(member)
+            if not self.taught and (member.distillation or self._needs_teacher(member)):
                 raise ValueError(
                     f"member {member.name}: nothing teaches it (taught = false): "
                     "no distillation, no teacher_only, no silver pairs"
@@ -315,8 +365,11 @@ class SilverRecipe(_WithData):
         return self
 
 
-def _needs_teacher(stage: Stage) -> bool:
-    return bool(stage.teacher_only) or SILVER in stage.sets
+def _check_that_it_can_be_served(network: NetworkRecipe) -> None:
+    if not network.head.symmetric_score:
+        raise ValueError(
+            f"{network.name}: a head that is directed or has several outputs is for tasks (dse tasks run), not to serve"
+        )
 
 
 class DistillationRecipe(_WithData):
@@ -327,7 +380,8 @@ class DistillationRecipe(_WithData):
 
     @model_validator(mode="after")
     def _sets_exist(self) -> Self:
-        self._check_sets(self.network.stages)
+        self._check_sets(self.network)
+        _check_that_it_can_be_served(self.network)
         return self
 
 

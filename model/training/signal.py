@@ -41,10 +41,10 @@ class Signal:
     trained_on: tuple[str, ...] = ()  # each set's file and terms
 
     def logits(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(pairs,) logits of (pairs, members) raw scores."""
+        """(pairs,) logits of (pairs, members) raw scores; (pairs, outputs) of (pairs, outputs, members)."""
         means = np.array([member.mean for member in self.members])
         deviations = np.array([member.deviation for member in self.members])
-        standard = ((raw - means) / deviations).mean(axis=1)
+        standard = ((raw - means) / deviations).mean(axis=-1)
         return self.calibration.slope * standard + self.calibration.intercept
 
     def as_json(self) -> dict[str, object]:

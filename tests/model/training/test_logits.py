@@ -115,3 +115,25 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: str, message: s
 def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(LogitsError, match="run dse teacher label"):
         TeacherLogits.load(tmp_path / "logits.jsonl")
+
+
+class Classes:
+    """One member that answers three logits."""
+
+    signal = Signal(
+        "classes",
+        (Member("one", "fake", "d", 0.0, 1.0, Correlation(1, 1)),),
+        Calibration(1.0, 0.0),
+        Correlation(1, 1),
+        48,
+    )
+
+    def raw_scores(self, pairs):
+        return np.array([[[len(pair.left)], [len(pair.right)], [-1.0]] for pair in pairs], np.float64)
+
+
+def test_a_pair_may_have_a_logit_for_each_class(tmp_path: Path) -> None:
+    label(Classes(), PAIRS, tmp_path / "logits.jsonl")
+    shuffled = random.Random(1).sample(PAIRS, len(PAIRS))
+    found = TeacherLogits.load(tmp_path / "logits.jsonl").of(shuffled)
+    np.testing.assert_allclose(found, [[len(pair.left), len(pair.right), -1.0] for pair in shuffled])

@@ -11,6 +11,7 @@ from model.training.losses import (
     NOT_ASKED,
     attention_kl,
     attention_score_mse,
+    class_logit_loss,
     cosent,
     embedding_regression,
     hidden_cosine,
@@ -44,6 +45,35 @@ def test_the_dse_objective_is_the_papers(rows, c: float) -> None:
             p = 1 / (1 + math.exp(-s))
             expected.append((1 - c) * -(y * math.log(p) + (1 - y) * math.log(1 - p)) + c * imitation)
     found = pair_logit_loss(*(torch.tensor(x) for x in (logit, gold, teacher)), c)
+    assert found.item() == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.lists(NUMBERS, min_size=3, max_size=3),
+            st.sampled_from([math.nan, 0, 1, 2]),
+            st.one_of(st.none(), st.lists(NUMBERS, min_size=3, max_size=3)),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    c=st.floats(0, 1),
+)
+def test_of_classes_it_is_the_cross_entropy_and_the_squares_of_every_output(rows, c: float) -> None:
+    expected = []
+    for logits, gold, teacher in rows:
+        terms = []
+        if not math.isnan(gold):
+            task = np.log(np.exp(logits).sum()) - logits[gold]
+            terms.append(task if teacher is None else (1 - c) * task)
+        if teacher is not None:
+            imitation = np.square(np.subtract(logits, teacher)).sum()
+            terms.append(imitation if math.isnan(gold) else c * imitation)
+        expected.append(sum(terms))
+    logits, gold, teacher = zip(*rows, strict=True)
+    taught = [[math.nan] * 3 if row is None else row for row in teacher]
+    found = class_logit_loss(*(torch.tensor(x, dtype=torch.float64) for x in (logits, gold, taught)), c)
     assert found.item() == pytest.approx(np.mean(expected), abs=1e-6)
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from model.faults import TrainingFault
 from model.head import MlpHead as NumpyHead
 from model.head import QuadraticHead as NumpyQuadraticHead
-from model.training.gates import torch_logits
+from model.training.answers import torch_logits
 from model.training.networks import (
     BiEncoder,
     CrossEncoder,
@@ -64,6 +64,34 @@ def test_the_head_is_symmetric_exactly(head: torch.nn.Module) -> None:
     assert torch.equal(head(left, right), head(right, left))
 
 
+def test_a_directed_head_has_weights_of_its_own_for_either_side() -> None:
+    """Against the published form: one matrix on [u, v, u*v, abs(u - v)]."""
+    torch.manual_seed(3)
+    head = MlpHead(6, 5, outputs=3, directed=True)
+    torch.nn.init.normal_(head.output.weight)
+    left, right = torch.randn(2, 7, 6)
+    either, order, product, difference = (
+        layer.weight.detach().numpy() for layer in (head.either, head.order, head.product, head.difference)
+    )
+    u, v = left.numpy(), right.numpy()
+    features = np.concatenate([u, v, u * v, np.abs(u - v)], axis=1)
+    first = np.concatenate([either + order, either - order, product, difference], axis=1)
+    hidden = np.maximum(features @ first.T + head.difference.bias.detach().numpy(), 0)
+    expected = hidden @ head.output.weight.detach().numpy().T + head.output.bias.detach().numpy()
+    np.testing.assert_allclose(head(left, right).detach().numpy(), expected, atol=1e-5)
+    assert not torch.allclose(head(left, right), head(right, left), atol=1e-2)
+
+
+def test_of_several_outputs_the_first_starts_as_the_cosine() -> None:
+    torch.manual_seed(2)
+    left, right = torch.nn.functional.normalize(torch.randn(2, 200, 64), dim=-1)
+    cosines = (left * right).sum(-1)
+    logits = MlpHead(64, 32, outputs=3, directed=True)(left, right).detach()
+    assert logits.shape == (200, 3)
+    assert np.corrcoef(logits[:, 0], cosines)[0, 1] > 0.95
+    assert logits[:, 1:].abs().max() < 0.5
+
+
 def test_a_fresh_head_ranks_like_the_cosine() -> None:
     torch.manual_seed(2)
     left, right = torch.nn.functional.normalize(torch.randn(2, 200, 64), dim=-1)
@@ -80,12 +108,17 @@ def test_pooled_padding_of_nines_does_not_show() -> None:
     assert mean_pool(hidden, mask[:, :3]).norm().item() == pytest.approx(1)
 
 
+CLASSES = {"kind": "mlp", "hidden": 16, "outputs": 3, "directed": True}
+
+
+@pytest.mark.parametrize("head", [{"kind": "mlp", "hidden": 16}, CLASSES])
 @pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
-def test_a_network_is_the_same_after_saving(tmp_path: Path, pretrained: Path, kind: str) -> None:
-    made = make_network(recipe(kind), pretrained).eval()
-    save_network(made, recipe(kind), pretrained, tmp_path / "saved")
+def test_a_network_is_the_same_after_saving(tmp_path: Path, pretrained: Path, kind: str, head: dict) -> None:
+    what = recipe(kind, head=head)
+    made = make_network(what, pretrained).eval()
+    save_network(made, what, pretrained, tmp_path / "saved")
     loaded, read = load_network(tmp_path / "saved")
-    assert read == recipe(kind)
+    assert read == what
     with torch.inference_mode():
         before, after = made(PAIRS), loaded(PAIRS)
     torch.testing.assert_close(after.logit, before.logit)
@@ -160,6 +193,17 @@ def test_logits_do_not_depend_on_the_order_of_a_pair_or_of_pairs(pretrained: Pat
     scores = torch_logits(cross, PAIRS)
     swapped = torch_logits(cross, [pair.swapped() for pair in reversed(PAIRS)])
     np.testing.assert_allclose(swapped[::-1], scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_the_logits_of_a_directed_head_are_of_the_order_given(pretrained: Path, kind: str) -> None:
+    network = make_network(recipe(kind, head=CLASSES), pretrained).eval()
+    scores = torch_logits(network, PAIRS)
+    with torch.inference_mode():
+        alone = [network([pair]).logit[0].numpy() for pair in PAIRS]
+    np.testing.assert_allclose(scores, alone, atol=1e-5)
+    swapped = torch_logits(network, [pair.swapped() for pair in PAIRS])
+    assert np.abs(swapped - scores).max() > 1e-3
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing() -> None:

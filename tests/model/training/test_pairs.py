@@ -1,11 +1,20 @@
 import gzip
+import math
 import random
 from pathlib import Path
 
 import pytest
 
 from model.training.pairs import HeldOut, Pair, PairFileError, TrainingData, read_pairs
-from model.training.recipes import DistillationRecipe, PairSet, RecipeError, SilverRecipe, TeacherRecipe, read_recipe
+from model.training.recipes import (
+    DataRecipe,
+    DistillationRecipe,
+    PairSet,
+    RecipeError,
+    SilverRecipe,
+    TeacherRecipe,
+    read_recipe,
+)
 from tests.model.training.tiny_training import LEAK, training_data
 
 STS = PairSet(file="set/train.tsv", range=(0, 5), terms="")
@@ -30,6 +39,34 @@ def test_labels_and_limit(tmp_path: Path) -> None:
     write(tmp_path, ["a\tb\tneutral", "c\td\tentailment"])
     assert [pair.gold for pair in read_pairs(tmp_path, NLI)] == [0.5, 1.0]
     assert len(read_pairs(tmp_path, NLI.model_copy(update={"limit": 1}))) == 1
+
+
+def test_classes_are_numbered_and_an_unlabelled_score_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, ["a\tb\tneutral", "c\td\tentailment"])
+    classes = PairSet(file="set/train.tsv", classes=["entailment", "neutral"], terms="")
+    assert [pair.gold for pair in read_pairs(tmp_path, classes)] == [1.0, 0.0]
+    unlabelled = PairSet(file="set/train.tsv", unlabelled=True, terms="")
+    assert all(math.isnan(pair.gold) for pair in read_pairs(tmp_path, unlabelled))
+    assert (classes.outputs, STS.outputs, unlabelled.outputs) == (2, 1, None)
+
+
+def test_a_left_text_is_in_one_part_of_its_file(tmp_path: Path) -> None:
+    write(tmp_path, [f"question {row // 2}{'?' * (row % 2)}\tanswer {row}\t1" for row in range(400)])
+    parts = [read_pairs(tmp_path, STS.model_copy(update={"part": part})) for part in ((0.0, 0.7), (0.7, 1.0))]
+    assert sorted(int(pair.id.split(":")[1]) for part in parts for pair in part) == list(range(1, 401))
+    assert 230 < len(parts[0]) < 330
+    held_out = HeldOut([])
+    held_out.add(parts[1])
+    assert held_out.without(parts[0]) == parts[0]  # no question of one is in the other, in whatever spelling
+
+
+def test_what_is_judged_on_is_held_out_though_nothing_names_it(tmp_path: Path) -> None:
+    write(tmp_path, ["a\tb\t1", "c\td\t2", "E!\tf\t3", "g\tD.\t4", "h\ti\t5"])
+    write(tmp_path, ["c\tx\t1"], "dev.tsv")
+    write(tmp_path, ["e\td\t1"], "test.tsv")
+    sets = {"train": STS, **{split: STS.model_copy(update={"file": f"{split}.tsv"}) for split in ("dev", "test")}}
+    recipe = DataRecipe(sets={"train": sets["train"]}, dev=sets["dev"], test=sets["test"], held_out=[])
+    assert [pair.left for pair in TrainingData(tmp_path, recipe).pairs("train")] == ["a", "h"]
 
 
 def test_gzip_reads_the_same(tmp_path: Path) -> None:
@@ -130,6 +167,23 @@ def test_what_a_recipe_asks_in_vain_is_refused() -> None:
         members = [network("bi-encoder", **facts)]
         with pytest.raises(ValueError, match="nothing teaches it"):
             TeacherRecipe.model_validate({"name": "x", "data": DATA, "members": members})
+
+
+@pytest.mark.parametrize(
+    ("head", "stage", "message"),
+    [
+        ({"kind": "quadratic", "outputs": 3}, {}, "several outputs and directed need an mlp head, not quadratic"),
+        ({"outputs": 3}, {}, "tiny-distilled answers 3 logits, but train asks for 1"),
+        ({"outputs": 3}, {"losses": {"cosent": 1.0}}, "a head of several outputs has none"),
+        ({"directed": True}, {"both_orders": True}, "not for a directed head"),
+        ({"directed": True}, {}, "is for tasks .dse tasks run., not to serve"),
+    ],
+)
+def test_a_head_is_used_for_what_it_can(head: dict, stage: dict, message: str) -> None:
+    from tests.model.training.tiny_training import student_recipe
+
+    with pytest.raises(ValueError, match=message):
+        student_recipe(head=head, stage=stage)
 
 
 def test_a_stage_with_an_unknown_set_is_refused() -> None:
