@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, softmax
 from scipy.stats import pearsonr, spearmanr
 
 from model.faults import TrainingFault
@@ -25,6 +25,29 @@ class Correlation:
         pearson = pearsonr(scores, gold).statistic
         spearman = spearmanr(scores, gold).statistic
         return cls(round(100 * float(pearson), 2), round(100 * float(spearman), 2))
+
+
+def expected_gold(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(pairs,) sigmoid of (pairs,) logits; of (pairs, classes), the expected number of the class."""
+    if logits.ndim == 1:
+        return expit(logits)
+    return softmax(logits, axis=-1) @ np.arange(logits.shape[1])
+
+
+def decisions(logits: NDArray[np.floating]) -> NDArray[np.int64]:
+    """(pairs,) the likelier of no (0) and yes (1) for (pairs,) logits; of (pairs, classes), the likeliest class."""
+    return (logits > 0).astype(np.int64) if logits.ndim == 1 else logits.argmax(axis=-1)
+
+
+def accuracy(decided: NDArray[np.int64], gold: NDArray[np.floating]) -> float:
+    """Right decisions, in percent."""
+    return round(100 * float(np.mean(decided == gold)), 2)
+
+
+def f1(decided: NDArray[np.int64], gold: NDArray[np.floating]) -> float:
+    """Harmonic mean of precision and recall of the decision 1, in percent; 0 where nothing was rightly found."""
+    found = np.sum((decided == 1) & (gold == 1))
+    return round(100 * float(2 * found / max(np.sum(decided == 1) + np.sum(gold == 1), 1)), 2)
 
 
 def fit_calibration(logits: NDArray[np.floating], gold: NDArray[np.floating]) -> Calibration:

@@ -385,6 +385,80 @@ class DistillationRecipe(_WithData):
         return self
 
 
+class NeighbourRecipe(_Strict):
+    """Unlabelled pairs for a task's teacher: each left text of ``sets`` with the ``nearest`` right ones, but its own.
+
+    ``limit`` takes that many of them, evenly spaced.
+    """
+
+    sets: Annotated[list[str], Field(min_length=1)]
+    nearest: Annotated[int, Field(gt=0)] = 4
+    limit: Annotated[int, Field(gt=0)] | None = None
+
+
+class ShallowRecipe(_Strict):
+    """A cross-encoder of fewer layers than the teacher, made as DistilBERT was (Sanh et al., arXiv 1910.01108).
+
+    First its ``body`` imitates the initial weights on plain texts; from there ``network`` learns the task.
+    """
+
+    body: NetworkRecipe
+    network: NetworkRecipe
+
+
+Figure = Literal["f1", "accuracy", "pearson"]
+
+TASK_RESULT = "result.json"
+"""What ``dse tasks run`` leaves in a task's folder."""
+
+
+class TaskRecipe(_WithData):
+    """A pair task: the cross-encoder that is its teacher, the student distilled from it, and what both are judged by.
+
+    ``figure`` is the one whose loss counts; ``note`` says in a table what is particular about the data.
+    """
+
+    name: str
+    figure: Figure
+    note: str = ""
+    teacher: NetworkRecipe
+    student: NetworkRecipe
+    neighbours: NeighbourRecipe | None = None
+    shallow: ShallowRecipe | None = None
+
+    @property
+    def networks(self) -> list[NetworkRecipe]:
+        """Everything that is trained."""
+        shallow = [] if self.shallow is None else [self.shallow.body, self.shallow.network]
+        return [self.teacher, self.student, *shallow]
+
+    @model_validator(mode="after")
+    def _sets_exist(self) -> Self:
+        for network in self.networks:
+            self._check_sets(network)
+        for name in self.neighbours.sets if self.neighbours is not None else []:
+            if name not in self.data.sets:
+                raise ValueError(f"neighbours of {name} are asked for, a set that the data does not define")
+        uses_silver = any(SILVER in stage.sets for stage in self.student.stages)
+        if uses_silver != (self.neighbours is not None):
+            raise ValueError("neighbours make the pairs of the student's set called silver: give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_and_student_answer_alike(self) -> Self:
+        if (self.teacher.kind, self.student.kind) != ("cross-encoder", "bi-encoder"):
+            raise ValueError("a task's teacher is a cross-encoder, its student a bi-encoder")
+        if self.teacher.distillation or self._needs_teacher(self.teacher):
+            raise ValueError("nothing teaches a task's teacher: no distillation, no sets without gold")
+        for name, split in (("dev", self.data.dev), ("test", self.data.test)):
+            for network in (self.teacher, self.student):
+                if split.outputs != network.head.outputs:
+                    raise ValueError(f"{network.name} answers {network.head.outputs} logits, {name} asks for another")
+        if self.teacher.head.outputs > 1 and self.figure != "accuracy":
+            raise ValueError(f"of several classes, accuracy is the figure, not {self.figure}")
+        return self
+
+
 _R = TypeVar("_R", bound=_WithData)
 
 

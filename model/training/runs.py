@@ -121,6 +121,12 @@ def network_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
+def weights_digest(init: Path | str) -> str:
+    """Sha256 of the weights in a local folder; a hub id stands for itself."""
+    weights = Path(init) / "model.safetensors"
+    return sha256_of(weights) if weights.exists() else str(init)
+
+
 def keep_initial(network: Network, recipe: NetworkRecipe, init: Path | str) -> None:
     """Average a bi-encoder's body with the weights it started from (WiSE-FT, Wortsman et al., arXiv 2109.01903)."""
     if recipe.keep_initial == 0:
@@ -133,7 +139,6 @@ def keep_initial(network: Network, recipe: NetworkRecipe, init: Path | str) -> N
 
 def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequence[Material]) -> None:
     """Write what decides the run into its folder, or see that the same is there."""
-    weights = Path(init) / "model.safetensors"
     seen = hashlib.sha256()
     for stage in stages:
         for example in stage.examples:
@@ -143,7 +148,7 @@ def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequen
         seen.update(b"end of stage\n")
     claim = {
         "recipe": recipe.model_dump(mode="json"),
-        "init": sha256_of(weights) if weights.exists() else str(init),
+        "init": weights_digest(init),
         "material": seen.hexdigest(),
     }
     path = folder / CLAIM

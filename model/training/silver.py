@@ -79,7 +79,7 @@ def make_silver(
     scores = _scores(scorer, embeddings, candidates, progress)
     gold = np.array([pair.gold for pair in data.pairs(recipe.like)])
     chosen = matched(scores, gold, recipe.pairs, recipe.seed)
-    _write(output, [(sentences[i], sentences[j]) for i, j in candidates[chosen]], scores[chosen])
+    write_silver(output, [(sentences[i], sentences[j]) for i, j in candidates[chosen]], scores[chosen])
     return len(chosen)
 
 
@@ -182,7 +182,8 @@ def _scores(
     return scores
 
 
-def _write(path: Path, pairs: Sequence[tuple[str, str]], scores: NDArray[np.floating]) -> None:
+def write_silver(path: Path, pairs: Sequence[tuple[str, str]], scores: NDArray[np.floating]) -> None:
+    """Write a pair file, ``.tsv.gz``, which takes its place when it is whole."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
     writer.writerow(["sentence1", "sentence2", "score"])

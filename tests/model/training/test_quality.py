@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from model.faults import TrainingFault
-from model.training.quality import Correlation, calibration_error, fit_calibration
+from model.training.quality import (
+    Correlation,
+    accuracy,
+    calibration_error,
+    decisions,
+    expected_gold,
+    f1,
+    fit_calibration,
+)
 
 
 def test_correlation_is_in_points_and_sees_order_and_shape() -> None:
@@ -31,3 +39,18 @@ def test_a_calibrated_score_is_the_expected_gold() -> None:
 def test_scores_that_fall_as_gold_rises_are_refused() -> None:
     with pytest.raises(TrainingFault, match="fall as gold rises"):
         fit_calibration(np.arange(10.0), np.arange(10.0)[::-1] / 10)
+
+
+def test_decisions_accuracy_and_f1() -> None:
+    logits, gold = np.array([2.0, -1.0, 0.5, -3.0, 1.0]), np.array([1.0, 1.0, 0.0, 0.0, 1.0])
+    decided = decisions(logits)
+    assert decided.tolist() == [1, 0, 1, 0, 1]
+    assert accuracy(decided, gold) == 60.0
+    assert f1(decided, gold) == 66.67  # precision 2/3, recall 2/3
+    assert f1(np.zeros(5, np.int64), gold) == 0.0
+    assert decisions(np.array([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]])).tolist() == [1, 0]
+
+
+def test_the_expected_gold_of_logits_and_of_classes() -> None:
+    assert expected_gold(np.array([0.0, np.log(3)])) == pytest.approx([0.5, 0.75])
+    assert expected_gold(np.log([[0.2, 0.3, 0.5], [1.0, 1.0, 2.0]])) == pytest.approx([1.3, 1.25])

@@ -109,3 +109,60 @@ def teacher_recipe() -> TeacherRecipe:
 def student_recipe(kind: str = "bi-encoder", **facts: Any) -> DistillationRecipe:
     recipe = {"data": DATA, "network": network(kind, "tiny-distilled", distillation=0.5, **facts), "export": EXPORT}
     return DistillationRecipe.model_validate(recipe)
+
+
+CLASSES = ["none", "one", "two", "all"]
+
+
+def write_classes(pairs: Path, folder: Path) -> Path:
+    """The files of :func:`write_pairs` with labels, how many words are shared; unlabelled pairs; and plain texts."""
+    (folder / "classes").mkdir()
+    texts = []
+    unlabelled = ["sentence1\tsentence2\tscore"]
+    for split in ("train", "dev", "test"):
+        header, *rows = (pairs / f"{split}.tsv").read_text().splitlines()
+        lines = [header]
+        for row in rows:
+            left, right, score = row.split("\t")
+            lines.append(f"{left}\t{right}\t{CLASSES[round(3 * float(score) / 5)]}")
+            texts.append(left)
+            if split == "train":
+                unlabelled.append(f"{right}\t{left}\t-")
+        (folder / "classes" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    (folder / "other.tsv").write_text("\n".join(unlabelled) + "\n")
+    (folder / "texts.txt").write_text("\n".join(texts) + "\n")
+    return folder
+
+
+def task_recipe(kind: str) -> dict[str, Any]:
+    """A task of many ``classes``, a ``binary`` one with neighbours, or a ``regression`` with a shallow network."""
+    labels = {"binary": [0.0, 0.0, 1.0, 1.0], "regression": [0.0, 0.33, 0.67, 1.0]}
+    gold = {"classes": CLASSES} if kind == "classes" else {"labels": dict(zip(CLASSES, labels[kind], strict=True))}
+    files = {split: {"file": f"classes/{split}.tsv", "terms": "made in a test"} for split in ("train", "dev", "test")}
+    head: dict[str, Any] = {"kind": "mlp", "hidden": 16}
+    if kind == "classes":
+        head |= {"outputs": len(CLASSES), "directed": True}
+    more = {"classes": ["other"], "binary": ["silver"], "regression": []}[kind]
+    recipe: dict[str, Any] = {
+        "name": "tiny",
+        "figure": {"classes": "accuracy", "binary": "f1", "regression": "pearson"}[kind],
+        "data": {
+            "sets": {"train": files["train"] | gold, "other": {"file": "other.tsv", "terms": "", "unlabelled": True}},
+            "texts": {"texts": {"file": "texts.txt", "terms": "made in a test"}},
+            "dev": files["dev"] | gold,
+            "test": files["test"] | gold,
+        },
+        "teacher": network("cross-encoder", "teacher", head=head),
+        "student": network("bi-encoder", "student", head=head, distillation=0.5, stage={"sets": ["train", *more]}),
+    }
+    if kind == "binary":
+        recipe["neighbours"] = {"sets": ["train"], "nearest": 2, "limit": 40}
+    if kind == "regression":
+        imitation = {"weights": {"soft-targets": 5.0, "mlm": 2.0, "hidden-cosine": 1.0}, "mlm_head_steps": 3}
+        stage = {"name": "texts", "texts": ["texts"], "imitation": imitation, "epochs": 1, "batch": 16}
+        body = network("bi-encoder", "body", layers=[1], head={"kind": "cosine"})
+        recipe["shallow"] = {
+            "body": body | {"stages": [stage | {"learning_rate": 1e-3}]},
+            "network": network("cross-encoder", "shallow", distillation=0.5),
+        }
+    return recipe
