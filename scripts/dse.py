@@ -4,7 +4,15 @@ import sys
 
 import typer
 
-from scripts import data_commands, evaluate_command, index_commands, serve, training_commands, use_commands
+from scripts import (
+    data_commands,
+    evaluate_command,
+    index_commands,
+    serve,
+    task_commands,
+    training_commands,
+    use_commands,
+)
 from scripts.console import REFUSALS, say_no
 
 app = typer.Typer(
@@ -24,6 +32,7 @@ app.command("silver")(training_commands.silver)
 app.command("distill")(training_commands.distill)
 app.command("export")(training_commands.export)
 app.command("evaluate")(evaluate_command.evaluate)
+app.add_typer(task_commands.app, name="tasks")
 app.add_typer(data_commands.app, name="data")
 
 

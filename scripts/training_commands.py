@@ -69,7 +69,7 @@ def teacher_train(
     taught_by = None if logits is None else TeacherLogits.load(logits)
     with progress_bar() as bar:
         training_data = TrainingData(data, wanted.data, silver)
-        signal = train_teacher(wanted, training_data, taught_by, init, output, _stages_on(bar))
+        signal = train_teacher(wanted, training_data, taught_by, init, output, stages_on(bar))
     rows = [[m.name, m.kind, f"{m.dev.pearson:.2f}", f"{m.dev.spearman:.2f}"] for m in signal.members]
     rows.append(["signal", "mean", f"{signal.dev.pearson:.2f}", f"{signal.dev.spearman:.2f}"])
     print_table(["STS-B dev", "kind", "P", "S"], rows)
@@ -140,7 +140,7 @@ def silver(
     wanted = read_recipe(recipe, SilverRecipe)
     with progress_bar() as bar:
         scorer = Ensemble.load(signal).sentence_member()
-        count = make_silver(wanted, TrainingData(data, wanted.data), scorer, output, _stages_on(bar))
+        count = make_silver(wanted, TrainingData(data, wanted.data), scorer, output, stages_on(bar))
     typer.echo(f"{count:,} pairs -> {output}; next: dse teacher label RECIPE --silver {output}")
 
 
@@ -162,7 +162,7 @@ def distill(
     wanted = read_recipe(recipe, DistillationRecipe)
     taught_by = TeacherLogits.load(logits)
     with progress_bar() as bar:
-        distil(wanted, TrainingData(data, wanted.data, silver), taught_by, init, output, _stages_on(bar))
+        distil(wanted, TrainingData(data, wanted.data, silver), taught_by, init, output, stages_on(bar))
     typer.echo(f"trained -> {output}; next: dse export {recipe} {output} --output BUNDLE")
 
 
@@ -204,7 +204,7 @@ def _show(manifest: "BundleManifest", json: bool) -> None:
     print_table(["STS-B", "graph", "of", "P", "S", "error"], rows)
 
 
-def _stages_on(bar: Progress) -> StageProgress:
+def stages_on(bar: Progress) -> StageProgress:
     """Show every stage of a training run as a bar of its own."""
     tasks: dict[str, TaskID] = {}
 

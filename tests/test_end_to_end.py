@@ -38,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("student", tiny_training.student_recipe()),
         ("served", tiny_training.student_recipe("cross-encoder")),
     ]:
-        write_toml(home / f"{name}.toml", recipe.model_dump(mode="json", exclude_none=True))
+        tiny_training.write_toml(home / f"{name}.toml", recipe.model_dump(mode="json", exclude_none=True))
     data = ("--data", home / "data")
     dse("teacher", "train", home / "teacher.toml", *data, "--init", pretrained, "--output", home / "teacher")
     dse("teacher", "label", home / "student.toml", *data, "--signal", home / "teacher", "--output", home / "logits")
@@ -52,19 +52,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "sentences.txt").write_text("\n".join(line.split("\t")[0] for line in sentences))
     dse("index", "build", home / "sentences.txt", "--bundle", home / "bundle-student", "--output", home / "index")
     return home
-
-
-def write_toml(path: Path, recipe: dict) -> None:
-    """JSON values are TOML values, but for objects."""
-
-    def inline(value: object) -> str:
-        if isinstance(value, dict):
-            return "{" + ", ".join(f"{json.dumps(k)} = {inline(v)}" for k, v in value.items()) + "}"
-        if isinstance(value, list):
-            return "[" + ", ".join(inline(item) for item in value) + "]"
-        return json.dumps(value)
-
-    path.write_text("\n".join(f"{key} = {inline(value)}" for key, value in recipe.items()))
 
 
 @pytest.fixture(scope="module")

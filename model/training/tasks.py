@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,9 @@ def run_task(recipe: TaskRecipe, root: Path, init: str | None, folder: Path, pro
         if result["claim"] == claim:
             return result
     result = {"claim": claim} | _Task(recipe, root, init, folder, progress).result()
-    partial = folder / f"{TASK_RESULT}.partial"
-    partial.write_text(json.dumps(result, indent=2), "utf-8")
-    partial.replace(path)
+    unfinished = folder / f"{TASK_RESULT}.partial"
+    unfinished.write_text(json.dumps(result, indent=2), "utf-8")
+    unfinished.replace(path)
     return result
 
 
@@ -85,7 +86,12 @@ class _Task:
     def _embed(self, texts: Sequence[str]) -> NDArray[np.floating]:
         """(texts, dim) what the student's initial weights make of texts."""
         student = self._recipe.student
-        return guide_embeddings(student, self._init or student.init, texts, self._folder / "guide", self._progress)
+        start, folder = self._init or student.init, self._folder / "guide"
+        return guide_embeddings(student, start, texts, folder, self._told("neighbours"))
+
+    def _told(self, part: str) -> Progress:
+        """Progress of one part of the task."""
+        return lambda step, done, total: self._progress(f"{self._recipe.name} {part}: {step}", done, total)
 
     def result(self) -> dict[str, Any]:
         """What is written of the task, without the claim."""
@@ -105,11 +111,7 @@ class _Task:
     def _trained(
         self, network: NetworkRecipe, part: str, logits: TeacherLogits | None = None, init: Path | None = None
     ) -> Network:
-        start, folder = init or self._init or network.init, self._folder / part
-
-        def told(stage: str, done: int, total: int) -> None:
-            self._progress(f"{self._recipe.name} {part}: {stage}", done, total)
-
+        start, folder, told = init or self._init or network.init, self._folder / part, self._told(part)
         return train_network(network, start, materials(network, self._data, logits, start, folder, told), folder, told)
 
     def _labelled(self, teacher: Network) -> TeacherLogits:
@@ -122,7 +124,7 @@ class _Task:
             TaskTeacher(teacher, recipe.teacher, digest, quality),
             [pair for pairs in pairs_to_train(stages, self._data).values() for pair in pairs],
             self._folder / "logits.jsonl",
-            lambda done, total: self._progress(f"{recipe.name}: label", done, total),
+            partial(self._told("teacher"), "label"),
         )
 
     def _facts(self, network: Network, recipe: NetworkRecipe) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import pytest
 
 from model.faults import TrainingFault
 from model.training.networks import load_network
-from model.training.pairs import Pair
-from model.training.recipes import TaskRecipe
+from model.training.pairs import HeldOut, Pair, TrainingData
+from model.training.recipes import TaskRecipe, read_recipe
 from model.training.tasks import run_task, seconds_of_a_pass
 from tests.model.training.tiny_training import network, task_recipe, write_classes
 
+RECIPES = Path(__file__).parents[3] / "scripts" / "recipes" / "tasks"
+NAMES = ["mnli", "mrpc", "qnli", "qqp", "stsb"]
 STAGE = network("bi-encoder")["stages"][0]
 
 
@@ -28,20 +30,20 @@ def quiet(part: str, done: int, total: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, pair_files: Path) -> Path:
+def classes(tmp_path_factory: pytest.TempPathFactory, pair_files: Path) -> Path:
     return write_classes(pair_files, tmp_path_factory.mktemp("tasks"))
 
 
-def test_a_task_with_classes_is_learnt_and_judged(tmp_path: Path, data: Path, pretrained: Path) -> None:
+def test_a_task_with_classes_is_learnt_and_judged(tmp_path: Path, classes: Path, pretrained: Path) -> None:
     parts: list[str] = []
     recipe = tiny_task("classes")
-    found = run_task(recipe, data, str(pretrained), tmp_path, lambda part, done, total: parts.append(part))
+    found = run_task(recipe, classes, str(pretrained), tmp_path, lambda part, done, total: parts.append(part))
     assert found["rows"] == {"dev": 60, "test": 61}
     assert found["teacher"]["pairs"] == {"gold": 160, "teacher_only": 0}
     assert found["student"]["pairs"] == {"gold": 160, "teacher_only": 160}
     assert found["teacher"]["test"]["accuracy"] > 60  # a word gives the class away; chance is 25
     assert set(found["student"]["test"]) == {"accuracy"}
-    assert {"tiny teacher: one", "tiny: label", "tiny student: one"} <= set(parts)
+    assert {"tiny teacher: one", "tiny teacher: label", "tiny student: one"} <= set(parts)
     assert "classes/test.tsv" in found["judged_on"]["test"]
 
     first = json.loads((tmp_path / "logits.jsonl").read_text().splitlines()[1])
@@ -51,11 +53,11 @@ def test_a_task_with_classes_is_learnt_and_judged(tmp_path: Path, data: Path, pr
     assert network.head.directed
 
     parts.clear()
-    assert run_task(recipe, data, str(pretrained), tmp_path, lambda *told: parts.append(told[0])) == found
+    assert run_task(recipe, classes, str(pretrained), tmp_path, lambda *told: parts.append(told[0])) == found
     assert parts == []  # a finished task is only read
 
 
-def test_a_stopped_task_goes_on_where_it_was(tmp_path: Path, data: Path, pretrained: Path) -> None:
+def test_a_stopped_task_goes_on_where_it_was(tmp_path: Path, classes: Path, pretrained: Path) -> None:
     recipe = tiny_task("binary")
     seen: list[str] = []
 
@@ -64,21 +66,21 @@ def test_a_stopped_task_goes_on_where_it_was(tmp_path: Path, data: Path, pretrai
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_task(recipe, data, str(pretrained), tmp_path, stop)
+        run_task(recipe, classes, str(pretrained), tmp_path, stop)
     teacher = (tmp_path / "teacher/model.safetensors").stat().st_mtime_ns
-    found = run_task(recipe, data, str(pretrained), tmp_path, lambda part, *_: seen.append(part))
+    found = run_task(recipe, classes, str(pretrained), tmp_path, lambda part, *_: seen.append(part))
     assert (tmp_path / "teacher/model.safetensors").stat().st_mtime_ns == teacher
-    assert set(seen) == {"guide", "tiny student: one"}
+    assert set(seen) == {"tiny neighbours: guide", "tiny student: one"}
     assert set(found["student"]["test"]) == {"f1", "accuracy"}
     assert found["student"]["pairs"]["teacher_only"] == 40  # of the neighbours, as many as the recipe's limit
 
     other = tiny_task("binary", distillation=0.25)
     with pytest.raises(TrainingFault, match=r"student holds another run \(its recipe differ\)"):
-        run_task(other, data, str(pretrained), tmp_path, quiet)
+        run_task(other, classes, str(pretrained), tmp_path, quiet)
 
 
-def test_a_shallow_network_is_measured_beside_the_teacher(tmp_path: Path, data: Path, pretrained: Path) -> None:
-    found = run_task(tiny_task("regression"), data, str(pretrained), tmp_path, quiet)
+def test_a_shallow_network_is_measured_beside_the_teacher(tmp_path: Path, classes: Path, pretrained: Path) -> None:
+    found = run_task(tiny_task("regression"), classes, str(pretrained), tmp_path, quiet)
     shallow = found["shallow"]
     assert shallow["layers"] == {"shallow": 1, "teacher": 2}
     assert shallow["parameters"] < found["teacher"]["parameters"]
@@ -126,3 +128,24 @@ def test_a_task_that_cannot_be_run_is_refused(part: str, facts: Any, message: st
     recipe[part] = recipe.get(part, {}) | facts if isinstance(facts, dict) else facts
     with pytest.raises(ValueError, match=message):
         TaskRecipe.model_validate(recipe)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_shipped_recipes_read(name: str) -> None:
+    assert {path.stem for path in RECIPES.glob("*.toml")} == set(NAMES)
+    recipe = read_recipe(RECIPES / f"{name}.toml", TaskRecipe)
+    assert recipe.student.distillation == 0.5
+    assert recipe.student.head.directed == (name in ("mnli", "qnli"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_shipped_recipes_train_on_no_sentence_that_they_are_judged_on(data: Path, name: str) -> None:
+    recipe = read_recipe(RECIPES / f"{name}.toml", TaskRecipe)
+    pairs = TrainingData(data, recipe.data)
+    for split in (pairs.dev, pairs.test):
+        assert len(split) > 300
+        judged = HeldOut([])
+        judged.add(split)
+        for used in recipe.data.sets:
+            assert len(pairs.pairs(used)) > 1000
+            assert judged.without(pairs.pairs(used)) == pairs.pairs(used)

@@ -166,3 +166,16 @@ def task_recipe(kind: str) -> dict[str, Any]:
             "network": network("cross-encoder", "shallow", distillation=0.5),
         }
     return recipe
+
+
+def write_toml(path: Path, recipe: dict[str, Any]) -> None:
+    """JSON values are TOML values, but for objects."""
+
+    def inline(value: object) -> str:
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{json.dumps(k)} = {inline(v)}" for k, v in value.items()) + "}"
+        if isinstance(value, list):
+            return "[" + ", ".join(inline(item) for item in value) + "]"
+        return json.dumps(value)
+
+    path.write_text("\n".join(f"{key} = {inline(value)}" for key, value in recipe.items()))
