@@ -156,7 +156,6 @@ class NetworkRecipe(_Strict):
     trained, before the stages that train the head alone. ``guide`` names the encoder that ``regression`` and
     ``imitation`` look to: a folder or a hub id (for regression, a student's bundle as well); the initial weights if
     left out. ``matryoshka`` are further dimensions whose prefixes are trained as embeddings of their own.
-    A ``static`` body is a table of token rows, made from the initial weights and the texts that are learned from.
     """
 
     name: str
