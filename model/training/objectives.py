@@ -15,6 +15,7 @@ from model.training.losses import (
     multiple_negatives,
     pair_logit_loss,
     ranking_target,
+    soft_cross_entropy,
 )
 from model.training.networks import Answers
 from model.training.pairs import Pair
@@ -79,6 +80,15 @@ def _dse(answers: Answers, targets: Targets, recipe: NetworkRecipe) -> Tensor:
     return loss(answers.logit, targets.gold, targets.teacher, recipe.distillation)
 
 
+def _prediction(answers: Answers, targets: Targets, recipe: NetworkRecipe) -> Tensor:
+    if recipe.head.outputs == 1:  # a logit is that of one class of two, the other's being 0
+        student, teacher = (torch.stack([x, torch.zeros_like(x)], -1) for x in (answers.logit, targets.teacher))
+    else:
+        student, teacher = answers.logit, targets.teacher
+    taught = ~teacher.isnan().any(-1)
+    return soft_cross_entropy(student[taught], teacher[taught]) if taught.any() else answers.logit.sum() * 0.0
+
+
 def _cosent(answers: Answers, targets: Targets, recipe: NetworkRecipe) -> Tensor:
     losses = [cosent((u * v).sum(-1), targets.ranking, recipe.cosine_scale) for u, v in _compared(answers, recipe)]
     return torch.stack(losses).mean()
@@ -114,6 +124,7 @@ def _prefixes(left: Tensor, right: Tensor, recipe: NetworkRecipe) -> list[tuple[
 
 _PAIR_LOSSES: dict[PairLoss, Callable[[Answers, Targets, NetworkRecipe], Tensor]] = {
     "dse": _dse,
+    "prediction": _prediction,
     "cosent": _cosent,
     "margin-mse": _margin_mse,
     "multiple-negatives": _multiple_negatives,

@@ -80,7 +80,7 @@ SILVER_PAIRS = PairSet(
     terms="neighbours among the sentences of the other sets and of the text sets: their terms",
 )
 
-PairLoss = Literal["dse", "cosent", "margin-mse", "multiple-negatives"]
+PairLoss = Literal["dse", "prediction", "cosent", "margin-mse", "multiple-negatives"]
 Weight = Annotated[float, Field(gt=0)]
 
 
@@ -199,12 +199,14 @@ class NetworkRecipe(_Strict):
     @model_validator(mode="after")
     def _losses_fit_the_head(self) -> Self:
         asked: set[PairLoss] = {name for stage in self.stages for name in self.losses(stage)}
-        if self.head.kind == "cosine" and "dse" in asked:
-            raise ValueError("the dse loss needs a head: a cosine is no logit")
+        if self.head.kind == "cosine" and asked & {"dse", "prediction"}:
+            raise ValueError("dse and prediction need a head: a cosine is no logit")
         if self.head.kind == "classifier" and asked & {"cosent", "multiple-negatives"}:
             raise ValueError("cosent and multiple-negatives compare two embeddings: a classifier has none")
-        if self.head.outputs > 1 and asked != {"dse"}:
-            raise ValueError("the other losses than dse rank pairs by one score: a head of several outputs has none")
+        if self.head.outputs > 1 and asked - {"dse", "prediction"}:
+            raise ValueError(
+                "all losses but dse and prediction rank pairs by one score: a head of several outputs has none"
+            )
         return self
 
     @property

@@ -67,6 +67,14 @@ def test_each_loss_is_fed_what_it_needs(answers: Answers) -> None:
     assert both == pytest.approx(2 * expected["dse"].item() + 0.5 * expected["cosent"].item(), rel=1e-5)
 
 
+def test_a_prediction_is_the_teachers_as_a_distribution_over_two_classes(answers: Answers) -> None:
+    """The third pair has no teacher."""
+    logits, teacher = answers.logit.numpy()[[0, 1, 3]], np.array([3.0, -1.0, 2.5])
+    shares = 1 / (1 + np.exp(-teacher))
+    expected = shares * np.log1p(np.exp(-logits)) + (1 - shares) * np.log1p(np.exp(logits))
+    assert asked(answers, {"prediction": 1.0}) == pytest.approx(expected.mean(), rel=1e-5)
+
+
 def test_without_positives_there_is_nothing_to_contrast(answers: Answers) -> None:
     what = recipe(stage={"losses": {"multiple-negatives": 1.0}})
     dull = [Example(Pair("1", "a", "b", 0.1), 0.1, math.nan)] * 4
