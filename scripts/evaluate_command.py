@@ -52,7 +52,7 @@ def evaluate(
 ) -> None:
     """Measure models: agreement with gold, pair classification, retrieval, agreement with a teacher, speed.
 
-    The first model (in the order of the options above; one of --with-results before them) is what the others are
+    The first model (in the order of the options below; one of --with-results before them) is what the others are
     compared with, unless --guard names another.
     """
     if find_spec("model.training") is None:
