@@ -22,7 +22,7 @@ def _card(
 ) -> str:
     stages = [stage for network in networks for stage in network.stages]
     sets = sorted({name for stage in stages for name in stage.sets})
-    texts = sorted({name for stage in stages for name in stage.texts})
+    texts = sorted({name for stage in stages for name in stage.texts} - set(sets))
     imitated = {SILVER, *(name for stage in stages for name in stage.teacher_only)}
     encoder = manifest.kind == "encoder"
     lines = [
@@ -66,7 +66,7 @@ def _card(
             f"{' (its labels are not used: the teacher scores the pairs)' if name in imitated else ''}"
             for name in sets
         ),
-        *(f"- {data.texts[name].described} (plain texts)" for name in texts),
+        *(f"- {data.texts_of(name).described} (its texts alone)" for name in texts),
         "",
         "Parts of these sets (the MSR parts of the STS sets among them) are for research only; look at their terms",
         "before commercial use. No pair that holds a sentence of an evaluation split was trained on (compared without",

@@ -254,6 +254,10 @@ class DataRecipe(_Strict):
         """What a stage means by a set's name."""
         return SILVER_PAIRS if name == SILVER else self.sets[name]
 
+    def texts_of(self, name: str) -> TextSet | PairSet:
+        """What a stage means by the name of texts: a text set, or the sentences of a pair set."""
+        return self.texts[name] if name in self.texts else self.set_of(name)
+
 
 class _WithData(_Strict):
     data: DataRecipe

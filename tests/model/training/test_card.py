@@ -1,0 +1,53 @@
+"""What a model card says of the data a bundle was made from."""
+
+from model.bundle import BundleManifest
+from model.head import Calibration
+from model.training.card import network_card
+from model.training.quality import Correlation
+from model.training.recipes import DistillationRecipe
+from model.training.signal import Member, Signal
+from tests.model.training.tiny_training import DATA, EXPORT, network, pair_set
+
+FIGURES = {"score": {"pearson": 87.654, "spearman": 86.5, "calibration_error": 0.0123}}
+MANIFEST = BundleManifest.model_validate(
+    {
+        "name": "tiny", "kind": "encoder", "task": "a test", "dims": 32, "max_tokens": 48, "pooling": "mean",
+        "head": "mlp", "calibration": {}, "licence": "apache-2.0", "lineage": ["a test"], "files": {},
+        "quality": {"dev": {"int8": FIGURES}, "test": {"int8": FIGURES}, "int8_loss": 0.25},
+    }
+)  # fmt: skip
+SIGNAL = Signal(
+    "signal",
+    (Member("bi", "bi-encoder", "d", 0.0, 1.0, Correlation(88.1, 87.2)),),
+    Calibration(1.0, 0.0),
+    Correlation(89.3, 88.4),
+    48,
+    ("`gold.tsv`: terms of the gold",),
+)
+
+
+def test_a_card_names_every_source_once_with_its_terms() -> None:
+    """Of a pair set, a stage may take the sentences alone."""
+    stage = {"teacher_only": ["train"], "texts": ["plain", "other", "train"], "regression": 2.0}
+    facts = {
+        "data": DATA
+        | {
+            "sets": {"train": pair_set("train"), "other": pair_set("other")},
+            "texts": {"plain": {"file": "plain.txt", "terms": "terms of the texts"}},
+        },
+        "network": network("bi-encoder", layers=[1], keep_initial=0.25, stage=stage),
+        "export": EXPORT,
+    }
+    card = network_card(MANIFEST, DistillationRecipe.model_validate(facts), SIGNAL)
+    for line in (
+        "- `train.tsv`: made in a test (its labels are not used: the teacher scores the pairs)",
+        "- `other.tsv`: made in a test (its texts alone)",
+        "- `plain.txt`: terms of the texts (its texts alone)",
+        "- `gold.tsv`: terms of the gold",
+        "| test | int8 | score | 87.65 | 86.50 | 0.012 |",
+        "- `bi`, a bi-encoder (STS-B dev: P 88.10, S 87.20)",
+    ):
+        assert card.count(line) == 1, line
+    assert card.count("`train.tsv`") == 1
+    for fact in ("layers 1 of it", "25% of the weights", "regression 2", "0.25 points of Spearman"):
+        assert fact in card
