@@ -54,7 +54,7 @@ def _neighbours(
     pairs = [pair for name in recipe.sets for pair in data.pairs(name)]
     known = {_ends(pair.left, pair.right) for pair in pairs}
     lefts, rights = _once(pair.left for pair in pairs), _once(pair.right for pair in pairs)
-    queries, candidates = (embed(texts).astype(np.float32) for texts in (lefts, rights))
+    queries, candidates = np.split(embed([*lefts, *rights]).astype(np.float32), [len(lefts)])
     index = faiss.IndexFlatIP(candidates.shape[1])
     index.add(candidates)
     cosines, rows = index.search(queries, min(recipe.nearest + SPARE, len(rights)))
