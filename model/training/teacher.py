@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +113,9 @@ def train_teacher(
     members, columns = [], []
     for member in recipe.members:
         start = init or member.init
-        stages = materials(member, data, logits, start, folder / member.name, progress)
-        network = train_network(member, start, stages, folder / member.name, progress)
+        told = partial(_of_member, progress, member.name)
+        stages = materials(member, data, logits, start, folder / member.name, told)
+        network = train_network(member, start, stages, folder / member.name, told)
         write_graph(network, folder / member.name, recipe.max_tokens)
         column = _scorer(folder / member.name, recipe.max_tokens)(dev).logits
         columns.append((column - column.mean()) / column.std())
@@ -139,6 +141,11 @@ def train_teacher(
     _gate(signal, recipe.min_gain)
     (folder / SIGNAL).write_text(json.dumps(signal.as_json(), indent=2), "utf-8")
     return signal
+
+
+def _of_member(progress: Progress, name: str, stage: str, done: int, total: int) -> None:
+    """Progress under a name that no other member's stage has."""
+    progress(f"{name}: {stage}", done, total)
 
 
 def _gate(signal: Signal, min_gain: float | None) -> None:

@@ -85,3 +85,22 @@ def test_a_signal_without_an_encoder_cannot_find_neighbours(tmp_path: Path, pair
     train_teacher(recipe(), training_data(pair_files), None, str(theirs), tmp_path / "run", lambda *_: None)
     with pytest.raises(TrainingFault, match="theirs has no bi-encoder among its members"):
         Ensemble.load(tmp_path / "run").sentence_member()
+
+
+def test_progress_tells_the_members_apart(tmp_path: Path, pretrained: Path, pair_files: Path) -> None:
+    """Their stages may have one name and unlike lengths."""
+    members = [
+        network("bi-encoder", name, head={"kind": "cosine"}, stage={"epochs": epochs})
+        for name, epochs in (("first", 1), ("second", 2))
+    ]
+    wanted = TeacherRecipe.model_validate({"name": "two", "data": DATA, "members": members, "max_tokens": 48})
+    told: dict[str, set[int]] = {}
+    train_teacher(
+        wanted,
+        training_data(pair_files),
+        None,
+        str(pretrained),
+        tmp_path / "run",
+        lambda stage, done, total: told.setdefault(stage, set()).add(total),
+    )
+    assert told == {"first: one": {10}, "second: one": {20}}
