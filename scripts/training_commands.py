@@ -20,7 +20,7 @@ StageProgress = Callable[[str, int, int], None]
 RecipeArgument = Annotated[Path, typer.Argument(help="A recipe: scripts/recipes/*.toml")]
 InitOption = Annotated[
     str | None,
-    typer.Option(help="Folder with the pretrained weights, instead of the recipe's hub id."),
+    typer.Option(help="Folder with the pretrained weights, instead of a hub id in the recipe."),
 ]
 
 SilverOption = Annotated[

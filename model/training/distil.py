@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model.training.logits import TeacherLogits
 from model.training.material import materials
-from model.training.networks import Network
+from model.training.networks import Network, weights_of
 from model.training.pairs import TrainingData
 from model.training.recipes import DistillationRecipe
 from model.training.runs import train_network
@@ -25,12 +25,21 @@ def distil(
 
     The signal that taught it is kept beside it (``signal.json``), for its model card.
 
+    Args:
+        recipe: what to train.
+        data: the pairs and texts of its stages.
+        logits: of the teacher, for those pairs.
+        init: a folder that stands for the hub ids of the recipe; folders that it names are read as they are.
+        folder: where the run is written.
+        progress: told the stage and its steps.
+
     Raises:
         LogitsError: a pair has no logit, or was altered since it was labelled.
         TrainingFault: the folder holds another run.
     """
-    start = init or recipe.network.init
-    stages = materials(recipe.network, data, logits, start, folder, progress)
-    network = train_network(recipe.network, start, stages, folder, progress)
+    start = weights_of(recipe.network.init, init)
+    origin = start if recipe.network.origin is None else weights_of(recipe.network.origin, init)
+    stages = materials(recipe.network, data, logits, origin, folder, progress)
+    network = train_network(recipe.network, start, stages, folder, progress, origin)
     (folder / SIGNAL).write_text(json.dumps(logits.signal.as_json(), indent=2), "utf-8")
     return network

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from model.bundle import MANIFEST, load_student
 from model.manifest import sha256_of
 from model.tokens import plan_batches
-from model.training.networks import BiEncoder, make_network
+from model.training.networks import BiEncoder, make_network, mixed_precision
 from model.training.recipes import NetworkRecipe
 
 TEXTS_PER_CHUNK = 8192
@@ -74,7 +74,7 @@ def _encoder(recipe: NetworkRecipe, source: Path | str) -> Embed:
     def embed(texts: Sequence[str]) -> NDArray[np.floating]:
         rows = np.empty((len(texts), network.dims), np.float32)
         for batch in plan_batches([len(text) for text in texts], 4 * TOKENS_PER_BATCH):  # about four characters a token
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            with torch.inference_mode(), mixed_precision(recipe):
                 rows[batch] = network.embed([texts[row] for row in batch]).numpy()
         return rows
 

@@ -24,11 +24,11 @@ def materials(
     network: NetworkRecipe,
     data: TrainingData,
     logits: TeacherLogits | None,
-    init: Path | str,
+    origin: Path | str,
     folder: Path,
     progress: Progress,
 ) -> list[Material]:
-    """What each stage of a network learns from.
+    """What each stage of a network learns from; ``origin`` is what texts are drawn to where there is no guide.
 
     Raises:
         LogitsError: a pair has no logit, or was altered since it was labelled.
@@ -39,7 +39,7 @@ def materials(
     every = sorted(aimed)
     aims: dict[str, NDArray[np.float16]] = {}
     if every:
-        found = guide_embeddings(network, network.guide or init, every, folder / "guide", progress)
+        found = guide_embeddings(network, network.guide or origin, every, folder / "guide", progress)
         aims = dict(zip(every, found, strict=True))
     return [
         Material(

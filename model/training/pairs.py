@@ -178,7 +178,9 @@ class TrainingData:
         if name not in self._recipe.texts:
             return list(dict.fromkeys(text for pair in self.pairs(name) for text in (pair.left, pair.right)))
         text_set = self._recipe.texts[name]
-        lines = _lines(self._root / text_set.file)
+        lines = _texts(self._root / text_set.file)
+        if text_set.words is not None:
+            lines = [passage for line in lines for passage in _passages(line, text_set.words)]
         if (longest := text_set.max_words) is not None:
             lines = [line for line in lines if len(line.split()) <= longest]
         every = self._held_out.without_texts(lines)
@@ -192,6 +194,24 @@ class TrainingData:
         if self._silver is None:
             raise PairFileError("the recipe trains on silver pairs: make them with dse silver, and give --silver FILE")
         return read_pairs(self._silver.parent, SILVER_PAIRS.model_copy(update={"file": self._silver.name}))
+
+
+def _passages(text: str, words: int) -> list[str]:
+    """A text in pieces of so many words; what is left over is the end of a longer text, and is left out."""
+    every = text.split()
+    return [" ".join(every[at : at + words]) for at in range(0, max(1, len(every) - words + 1), words)]
+
+
+def _texts(path: Path) -> list[str]:
+    """The texts of a file: lines that are not empty, or of JSON lines the title and text; gzip or plain."""
+    lines = _lines(path)
+    if ".jsonl" not in path.suffixes:
+        return lines
+    try:
+        rows = [json.loads(line) for line in lines]
+        return [" ".join(filter(None, [row.get("title"), row["text"]])) for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PairFileError(f"{path}: every line must be an object with a text ({error!r})") from error
 
 
 def _lines(path: Path) -> list[str]:

@@ -55,13 +55,16 @@ class PairSet(_Strict):
 
 
 class TextSet(_Strict):
-    """One file of plain text, a sentence a line; ``limit`` takes that many, evenly spaced.
+    """One file of plain text, a text a line; ``limit`` takes that many, evenly spaced.
 
-    Sentences of more than ``max_words`` words are left out.
+    Of JSON lines (``.jsonl``, ``.jsonl.gz``) a text is the ``title`` and ``text`` of a line. Texts are cut into
+    passages of ``words`` words, what is left over of a longer text dropped; those of more than ``max_words`` words are
+    left out.
     """
 
     file: str
     terms: str
+    words: Annotated[int, Field(gt=0)] | None = None
     max_words: Annotated[int, Field(gt=0)] | None = None
     limit: Annotated[int, Field(gt=0)] | None = None
 
@@ -153,14 +156,16 @@ class NetworkRecipe(_Strict):
     A ``static`` body is a table of token rows, made from the initial weights and the texts that are learned from.
     ``layers`` picks layers of the initial body by number, from 0 (all of them if left out). Of ``frozen`` parts the
     weights stay as they are. ``keep_initial`` is the share of the initial weights that is averaged in once the body is
-    trained, before the stages that train the head alone. ``guide`` names the encoder that ``regression`` and
-    ``imitation`` look to: a folder or a hub id (for regression, a student's bundle as well); the initial weights if
-    left out. ``matryoshka`` are further dimensions whose prefixes are trained as embeddings of their own.
+    trained, before the stages that train the head alone; where ``init`` is itself a trained network, ``origin`` names
+    the weights that are kept, and drawn to, instead. ``guide`` names the encoder that ``regression`` and
+    ``imitation`` look to: a folder or a hub id (for regression, a student's bundle as well); the weights that are kept
+    if left out. ``matryoshka`` are further dimensions whose prefixes are trained as embeddings of their own.
     """
 
     name: str
     kind: Literal["cross-encoder", "bi-encoder"]
     init: str
+    origin: str | None = None
     body: Literal["transformer", "static"] = "transformer"
     layers: list[Annotated[int, Field(ge=0)]] | None = None
     frozen: list[Literal["embeddings"]] = []

@@ -37,6 +37,7 @@ def train_network(
     stages: Sequence[Material],
     folder: Path,
     progress: Progress,
+    origin: Path | str | None = None,
 ) -> Network:
     """Train one network through the stages of its recipe.
 
@@ -48,10 +49,12 @@ def train_network(
         stages: what each stage of the recipe learns from, in its order.
         folder: where the network is written; what a finished stage left there is removed at the end.
         progress: told the stage and its steps.
+        origin: the weights that ``keep_initial`` averages in and ``imitation`` looks to; ``init`` if left out.
 
     Raises:
         TrainingFault: the folder holds another run: of another recipe, on other material, or from other weights.
     """
+    origin = origin or init
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, recipe, init, stages)
     if (folder / "network.json").exists():
@@ -65,10 +68,10 @@ def train_network(
         if (finished / "network.json").exists():
             network = load_network(finished)[0]
             continue
-        imitation = _imitation(network, recipe, stage, material, init, progress)
+        imitation = _imitation(network, recipe, stage, material, origin, progress)
         train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress, imitation)
         if number + 1 == recipe.body_stages:
-            keep_initial(network, recipe, init)
+            keep_initial(network, recipe, origin)
         save_network(network, recipe, init, finished)
     save_network(network, recipe, init, folder)
     for number in range(len(stages)):
@@ -81,13 +84,13 @@ def _imitation(
     recipe: NetworkRecipe,
     stage: Stage,
     material: Material,
-    init: Path | str,
+    origin: Path | str,
     progress: Progress,
 ) -> Imitation | None:
     """What a stage asks of a network's body: to work as the guide's does."""
     if stage.imitation is None:
         return None
-    source = recipe.guide or init
+    source = recipe.guide or origin
     guide = make_network(recipe.model_copy(update={"layers": None}), source)
     vocabulary = Vocabulary.load(tokenizer_files(source)[0])
     head = None
@@ -127,11 +130,11 @@ def weights_digest(init: Path | str) -> str:
     return sha256_of(weights) if weights.exists() else str(init)
 
 
-def keep_initial(network: Network, recipe: NetworkRecipe, init: Path | str) -> None:
-    """Average a bi-encoder's body with the weights it started from (WiSE-FT, Wortsman et al., arXiv 2109.01903)."""
+def keep_initial(network: Network, recipe: NetworkRecipe, origin: Path | str) -> None:
+    """Average a bi-encoder's body with the weights it came from (WiSE-FT, Wortsman et al., arXiv 2109.01903)."""
     if recipe.keep_initial == 0:
         return
-    initial = make_network(recipe, init).body.state_dict()
+    initial = make_network(recipe, origin).body.state_dict()
     for name, tensor in network.body.state_dict().items():
         if tensor.is_floating_point():
             tensor.lerp_(initial[name], recipe.keep_initial)

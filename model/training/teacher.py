@@ -15,6 +15,7 @@ from model.head import Calibration, Head
 from model.training.graphs import write_graph
 from model.training.logits import TeacherLogits
 from model.training.material import materials
+from model.training.networks import weights_of
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation, fit_calibration
 from model.training.recipes import NetworkRecipe, TeacherRecipe
@@ -112,7 +113,7 @@ def train_teacher(
     gold = np.array([pair.gold for pair in dev])
     members, columns = [], []
     for member in recipe.members:
-        start = init or member.init
+        start = weights_of(member.init, init)
         told = partial(_of_member, progress, member.name)
         stages = materials(member, data, logits, start, folder / member.name, told)
         network = train_network(member, start, stages, folder / member.name, told)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.training.imitation import Imitation
-from model.training.networks import BiEncoder, Network
+from model.training.networks import BiEncoder, Network, mixed_precision
 from model.training.objectives import Example, pair_objective, text_objective
 from model.training.recipes import NetworkRecipe, Stage
 
@@ -110,7 +110,7 @@ class Learner(nn.Module):
     def loss(self, recipe: NetworkRecipe, stage: Stage, batch: Material) -> Tensor:
         """What the stage asks of the pairs of a batch, and of its texts."""
         parts = []
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with mixed_precision(recipe):
             if batch.examples:
                 answers = self.network([example.pair for example in batch.examples])
                 parts.append(pair_objective(answers, batch.examples, recipe, stage))

@@ -1,4 +1,5 @@
 import gzip
+import json
 import math
 import random
 from pathlib import Path
@@ -114,6 +115,30 @@ def test_a_pair_sets_sentences_are_texts_too_each_once_and_none_held_out(pair_fi
     assert len(texts) == len(set(texts))
     assert set(texts) == {text for pair in data.pairs("train") for text in (pair.left, pair.right)}
     assert LEAK not in texts
+
+
+def texts_of(root: Path, content: str, **facts: object) -> list[str]:
+    (root / "plain.jsonl").write_text(content)
+    sets = {split: STS.model_copy(update={"file": "set/train.tsv"}) for split in ("dev", "test")}
+    texts = {"plain": {"file": "plain.jsonl", "terms": "", **facts}}
+    recipe = DataRecipe.model_validate({"sets": {}, "texts": texts, **sets})
+    return TrainingData(root, recipe).texts("plain")
+
+
+def test_texts_of_json_lines_are_cut_into_passages(tmp_path: Path) -> None:
+    write(tmp_path, ["held\tout\t1"])
+    rows = [{"title": "One", "text": "two three four five"}, {"text": "six"}, {"title": "", "text": "Held!"}]
+    content = "\n".join(map(json.dumps, rows))
+    assert texts_of(tmp_path, content) == ["One two three four five", "six"]
+    assert texts_of(tmp_path, content, words=2) == ["One two", "three four", "six"]  # "five" is left over
+    assert texts_of(tmp_path, content, words=2, max_words=1) == ["six"]
+
+
+@pytest.mark.parametrize("line", ["no json", '"a string"', '{"title": "alone"}'])
+def test_json_lines_that_hold_no_text_are_named(tmp_path: Path, line: str) -> None:
+    write(tmp_path, ["held\tout\t1"])
+    with pytest.raises(PairFileError, match=r"plain\.jsonl: every line must be an object with a text"):
+        texts_of(tmp_path, line)
 
 
 def test_the_digest_knows_where_a_pair_is_split() -> None:

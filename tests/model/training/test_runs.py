@@ -16,12 +16,13 @@ from model.bundle import load_student
 from model.faults import TrainingFault
 from model.head import Calibration
 from model.training import distil as distil_module
+from model.training import networks
 from model.training import teacher as teacher_module
 from model.training.distil import distil
 from model.training.guide import guide_embeddings
 from model.training.logits import TeacherLogits, label
 from model.training.material import materials, pairs_to_train, stage_examples
-from model.training.networks import BiEncoder, Network, make_network
+from model.training.networks import BiEncoder, Network, make_network, weights_of
 from model.training.objectives import Example
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation
@@ -81,7 +82,7 @@ def test_neither_teacher_nor_student_is_shown_a_held_out_sentence(
     class Seen(Exception):
         pass
 
-    def look(recipe, init, stages, folder, progress):
+    def look(recipe, init, stages, folder, progress, origin=None):
         shown.extend(example for stage in stages for example in stage.examples)
         raise Seen
 
@@ -218,6 +219,39 @@ def test_a_finished_run_has_kept_what_its_recipe_says(tmp_path: Path, pretrained
     initial, whole, half = load_file(pretrained / "model.safetensors"), trained(0.0), trained(0.5)
     for name, parameter in half.items():
         torch.testing.assert_close(parameter, (whole[name] + initial[name]) / 2)
+
+
+def test_a_network_trained_further_keeps_of_its_origin(tmp_path: Path, pretrained: Path) -> None:
+    facts = {"stage": {"epochs": 1}}
+    first = NetworkRecipe.model_validate(network("bi-encoder", **facts))
+    train_network(first, pretrained, [Material(examples())], tmp_path / "first", lambda *_: None)
+    further = {}
+    for keep in (0.0, 0.5):
+        recipe = NetworkRecipe.model_validate(network("bi-encoder", keep_initial=keep, **facts))
+        folder, material = tmp_path / f"keep-{keep}", [Material(examples())]
+        made = train_network(recipe, tmp_path / "first", material, folder, lambda *_: None, pretrained)
+        further[keep] = dict(made.body.named_parameters())
+    origin = load_file(pretrained / "model.safetensors")
+    for name, parameter in further[0.5].items():
+        torch.testing.assert_close(parameter, (further[0.0][name] + origin[name]) / 2)
+
+
+def test_a_folder_stands_for_a_recipes_hub_ids_but_not_for_its_folders(tmp_path: Path) -> None:
+    assert weights_of("hub/id", str(tmp_path)) == str(tmp_path)
+    assert weights_of("hub/id", None) == "hub/id"
+    (tmp_path / "run").mkdir()
+    assert weights_of(str(tmp_path / "run"), str(tmp_path)) == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("precision", "able", "used"), [("bf16", True, True), ("bf16", False, False), ("fp32", True, False)]
+)
+def test_bfloat16_is_used_where_the_processor_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, precision: str, able: bool, used: bool
+) -> None:
+    monkeypatch.setattr(networks, "computes_bfloat16", lambda: able)
+    with networks.mixed_precision(NetworkRecipe.model_validate(network("bi-encoder", precision=precision))):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if used else torch.float32)
 
 
 def test_the_head_is_fitted_alone_to_the_averaged_body(tmp_path: Path, pretrained: Path) -> None:
