@@ -90,15 +90,10 @@ $(RUNS)/served_teacher/signal.json: $(RUNS)/.labelled
 $(RUNS)/bundles/teacher-minilm-l6/manifest.json: $(RUNS)/served_teacher/signal.json
 	$(DSE) teacher export $(RECIPES)/served_teacher.toml $(RUNS)/served_teacher $(WITH) --output $(@D)
 
-$(RUNS)/.labelled-again: $(RUNS)/served_teacher/signal.json
-	$(DSE) teacher label $(RECIPES)/six_layer.toml $(WITH) \
-		--signal $(RUNS)/served_teacher --output $(RUNS)/served_logits.jsonl
-	@touch $@
-
-STUDENT = $(DSE) distill $(RECIPES)/$(1).toml $(WITH) --logits $(RUNS)/served_logits.jsonl --output $(RUNS)/$(1)
+STUDENT = $(DSE) distill $(RECIPES)/$(1).toml $(WITH) --logits $(RUNS)/logits.jsonl --output $(RUNS)/$(1)
 EXPORT  = $(DSE) export $(RECIPES)/$(1).toml $(RUNS)/$(1) $(WITH) --output $(@D)
 
-$(RUNS)/bundles/dse-minilm-l6/manifest.json: $(RUNS)/.labelled-again
+$(RUNS)/bundles/dse-minilm-l6/manifest.json: $(RUNS)/served_teacher/signal.json
 	$(call STUDENT,six_layer) $(if $(INIT),--init $(INIT))
 	$(call EXPORT,six_layer)
 

@@ -63,6 +63,8 @@ def train_network(
     network = make_network(recipe, init).eval()
     if isinstance(network, BiEncoder) and isinstance(network.body, StaticBody):
         network.body.weigh(token_counts(network.tokenizer, _texts_of(stages), network.body.config.vocab_size))
+    if recipe.body_stages == 0:
+        keep_initial(network, recipe, origin)
     for number, (stage, material) in enumerate(zip(recipe.stages, stages, strict=True)):
         finished = folder / f"stage-{number}"
         if (finished / "network.json").exists():

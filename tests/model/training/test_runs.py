@@ -236,6 +236,17 @@ def test_a_network_trained_further_keeps_of_its_origin(tmp_path: Path, pretraine
         torch.testing.assert_close(parameter, (further[0.0][name] + origin[name]) / 2)
 
 
+def test_a_head_alone_is_fitted_to_a_body_averaged_before(tmp_path: Path, pretrained: Path) -> None:
+    first = NetworkRecipe.model_validate(network("bi-encoder", stage={"epochs": 1}))
+    train_network(first, pretrained, [Material(examples())], tmp_path / "first", lambda *_: None)
+    recipe = NetworkRecipe.model_validate(network("bi-encoder", keep_initial=0.25, stage={"head_only": True}))
+    material = [Material(examples())]
+    made = train_network(recipe, tmp_path / "first", material, tmp_path / "head", lambda *_: None, pretrained)
+    tuned, origin = (load_file(folder / "model.safetensors") for folder in (tmp_path / "first", pretrained))
+    for name, parameter in made.body.named_parameters():
+        torch.testing.assert_close(parameter.data, 0.75 * tuned[name] + 0.25 * origin[name])
+
+
 def test_a_folder_stands_for_a_recipes_hub_ids_but_not_for_its_folders(tmp_path: Path) -> None:
     assert weights_of("hub/id", str(tmp_path)) == str(tmp_path)
     assert weights_of("hub/id", None) == "hub/id"
