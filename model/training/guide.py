@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from model.bundle import MANIFEST, load_student
 from model.manifest import sha256_of
-from model.tokens import plan_batches
 from model.training.networks import BiEncoder, make_network, mixed_precision
 from model.training.recipes import NetworkRecipe
 
 TEXTS_PER_CHUNK = 8192
-TOKENS_PER_BATCH = 4096
 
 Embed = Callable[[Sequence[str]], NDArray[np.floating]]
 
@@ -68,14 +66,11 @@ def _encoder(recipe: NetworkRecipe, source: Path | str) -> Embed:
         return load_student(Path(source), torch.get_num_threads()).encoder.encode
     network = make_network(
         recipe.model_copy(update={"kind": "bi-encoder", "body": "transformer", "layers": None}), source
-    ).eval()
+    )
     assert isinstance(network, BiEncoder)
 
     def embed(texts: Sequence[str]) -> NDArray[np.floating]:
-        rows = np.empty((len(texts), network.dims), np.float32)
-        for batch in plan_batches([len(text) for text in texts], 4 * TOKENS_PER_BATCH):  # about four characters a token
-            with torch.inference_mode(), mixed_precision(recipe):
-                rows[batch] = network.embed([texts[row] for row in batch]).numpy()
-        return rows
+        with mixed_precision(recipe):
+            return network.embed_all(texts).numpy()
 
     return embed

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from model.faults import TrainingFault
 from model.head import HeadKind
-from model.tokens import Arrays, PairTokenizer, SentenceTokenizer
+from model.tokens import Arrays, PairTokenizer, SentenceTokenizer, plan_batches
 from model.training.pairs import Pair
 from model.training.recipes import HeadRecipe, NetworkRecipe
 from model.training.static import StaticBody, vocabulary_embeddings
@@ -24,6 +24,7 @@ Inputs = dict[str, Tensor]
 """input_ids, attention_mask and, for pairs, token_type_ids: (texts, tokens) int64."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+CHARACTERS_PER_BATCH = 16_384  # about four a token
 
 
 class MlpHead(nn.Module):
@@ -168,10 +169,24 @@ class BiEncoder(nn.Module):
         hidden = self.body(**inputs).last_hidden_state
         return mean_pool(hidden.float(), inputs["attention_mask"])
 
+    def embed_all(self, texts: Sequence[str]) -> Tensor:
+        """(texts, dim) unit embeddings of any number of texts, without gradients and as in evaluation."""
+        training, rows = self.training, torch.empty(len(texts), self.dims)
+        self.eval()
+        with torch.inference_mode():
+            for batch in plan_batches([len(text) for text in texts], CHARACTERS_PER_BATCH):
+                rows[batch] = self.embed([texts[row] for row in batch])
+        self.train(training)
+        return rows
+
+    def compare(self, left: Tensor, right: Tensor) -> Answers:
+        """What the student says of pairs whose (pairs, dim) embeddings are known."""
+        return _compared(self.head, left, right)
+
     def forward(self, pairs: Sequence[Pair]) -> Answers:
         """What the student says of pairs."""
         both = self.embed([pair.left for pair in pairs] + [pair.right for pair in pairs])
-        return _compared(self.head, both[: len(pairs)], both[len(pairs) :])
+        return self.compare(both[: len(pairs)], both[len(pairs) :])
 
 
 class CrossEncoder(nn.Module):

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from model.training.imitation import Imitation
-from model.training.networks import BiEncoder, Network, mixed_precision
+from model.training.networks import Answers, BiEncoder, Network, mixed_precision
 from model.training.objectives import Example, pair_objective, text_objective
+from model.training.pairs import Pair
 from model.training.recipes import NetworkRecipe, Stage
 
 CHECKPOINT_SECONDS = 120.0
@@ -100,19 +101,47 @@ def steps_of(material: Material, stage: Stage) -> int:
     return stage.epochs * an_epoch
 
 
-class Learner(nn.Module):
-    """All that a stage trains: the network, and what its imitation of another body needs besides."""
+class KnownEmbeddings:
+    """A bi-encoder whose body stays as it is: every text is embedded once, and only the head is asked again."""
 
-    def __init__(self, network: Network, imitation: Imitation | None = None) -> None:
+    def __init__(self, network: BiEncoder, examples: Sequence[Example]) -> None:
+        self._network = network
+        pairs = [example.pair for example in examples]
+        texts = list(dict.fromkeys(text for pair in pairs for text in (pair.left, pair.right)))
+        self._rows = {text: row for row, text in enumerate(texts)}
+        self._embeddings = network.embed_all(texts).clone()  # (texts, dim); a copy that autograd may keep
+
+    def __call__(self, pairs: Sequence[Pair]) -> Answers:
+        """What the network says of pairs."""
+        left, right = (
+            self._embeddings[[self._rows[text] for text in texts]]
+            for texts in ([pair.left for pair in pairs], [pair.right for pair in pairs])
+        )
+        return self._network.compare(left, right)
+
+
+class Learner(nn.Module):
+    """All that a stage trains: the network, and what its imitation of another body needs besides.
+
+    ``answer`` says how the network is asked about pairs; itself, if left out.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        imitation: Imitation | None = None,
+        answer: Callable[[Sequence[Pair]], Answers] | None = None,
+    ) -> None:
         super().__init__()
         self.network, self.imitation = network, imitation
+        self._answer = answer
 
     def loss(self, recipe: NetworkRecipe, stage: Stage, batch: Material) -> Tensor:
         """What the stage asks of the pairs of a batch, and of its texts."""
         parts = []
         with mixed_precision(recipe):
             if batch.examples:
-                answers = self.network([example.pair for example in batch.examples])
+                answers = (self._answer or self.network)([example.pair for example in batch.examples])
                 parts.append(pair_objective(answers, batch.examples, recipe, stage))
             if batch.texts and stage.regression:
                 parts.append(self._regression(recipe, stage, batch.texts))
@@ -167,7 +196,11 @@ def train_stage(
     the end of the stage.
     """
     total = steps_of(material, stage)
-    learner = Learner(network, imitation)
+    answer = None
+    if stage.head_only and isinstance(network, BiEncoder):
+        with mixed_precision(recipe):
+            answer = KnownEmbeddings(network, material.examples)
+    learner = Learner(network, imitation, answer)
     kept = [parameter for parameter in network.body.parameters() if parameter.requires_grad] if stage.head_only else []
     for parameter in kept:
         parameter.requires_grad_(False)
