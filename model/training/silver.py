@@ -137,13 +137,16 @@ def _by_bm25(sentences: Sequence[str], nearest: int, progress: Progress) -> Pair
     index.index(tokens, show_progress=False)
     found = np.full((len(sentences), nearest), -1)
     for row, words in enumerate(tokens.ids):
+        if not words:  # nothing but stop words: it shares no rare word with any other
+            continue
         scores = index.get_scores(words)
         scores[row] = 0.0
         for rank in range(nearest):  # a few maxima cost a fraction of what partitioning so many zeros does
             if scores[best := int(scores.argmax())] > 0:
                 found[row, rank], scores[best] = best, 0.0
-        if row % SENTENCES_PER_CHUNK == 0 or row + 1 == len(sentences):
-            progress("bm25 neighbours", row + 1, len(sentences))
+        if row % SENTENCES_PER_CHUNK == 0:
+            progress("bm25 neighbours", row, len(sentences))
+    progress("bm25 neighbours", len(sentences), len(sentences))
     return _pairs(found)
 
 

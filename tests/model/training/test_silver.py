@@ -91,7 +91,7 @@ def test_texts_are_neighbours_too_and_the_held_out_are_not(tmp_path: Path, pair_
     (tmp_path / "train.tsv").write_text((pair_files / "train.tsv").read_text())
     for name in ("dev.tsv", "test.tsv"):
         (tmp_path / name).write_text((pair_files / name).read_text())
-    lines = ["seven windows by the river", LEAK, "seven windows by a green river", "", "paper horses"]
+    lines = ["seven windows by the river", LEAK, "seven windows by a green river", "", "it is that", "paper horses"]
     (tmp_path / "plain.txt.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     data = DATA | {"texts": {"plain": {"file": "plain.txt.gz", "terms": "made in a test"}}}
     wanted = recipe(data=data, texts=["plain"], pairs=1000)
