@@ -5,8 +5,10 @@ from pathlib import Path
 
 from app.settings import Settings
 from index.generations import Generation
-from index.manifest import EncoderIdentity
+from index.manifest import EncoderIdentity, HeadIdentity
+from index.nearest import HeadVectors
 from model.bundle import Student, Teacher, load_student, load_teacher
+from model.head import QuadraticHead
 from model.manifest import ArtifactError
 from model.similarity import score_pairs
 
@@ -50,6 +52,16 @@ def open_index(folder: Path, student: Student) -> Generation:
     """The live generation of an index that this student's encoder built.
 
     Raises:
-        IndexFault: not an index, built with another encoder, or a file of it is missing or altered.
+        IndexFault: not an index, built with another encoder, ranked by another head, or a file of it is missing or
+            altered.
     """
-    return Generation.open(folder, identity(student))
+    return Generation.open(folder, identity(student), head_vectors(student))
+
+
+def head_vectors(student: Student) -> HeadVectors | None:
+    """How FAISS can rank by the student's head; None if it cannot."""
+    head = student.head
+    if not isinstance(head, QuadraticHead):
+        return None
+    identity = HeadIdentity(name=student.name, digest=head.digest())
+    return HeadVectors(identity, head.query_vectors, head.candidate_vectors)

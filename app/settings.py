@@ -50,3 +50,9 @@ class Settings(BaseSettings):
         if self.depth > self.max_depth:
             raise ValueError(f"DSE_DEPTH ({self.depth}) is above DSE_MAX_DEPTH ({self.max_depth})")
         return self
+
+    def depth_for(self, measured: int | None) -> int:
+        """Candidates the head scores a query: as set, else as an index was measured to need, else the default."""
+        if measured is None or "depth" in self.model_fields_set:
+            return self.depth
+        return min(measured, self.max_depth)

@@ -10,8 +10,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from index.candidates import CandidateIndex, check_recipe
 from index.documents import DocumentsWriter, DuplicateId
+from index.finish import AS_IT_COMES, SearchWanted, make_search
 from index.generations import (
     CANDIDATES_FILE,
     DOCUMENTS_FILE,
@@ -34,8 +34,10 @@ def build(
     dims: int,
     encoder: EncoderIdentity,
     folder: Path,
-    recipe: str = "Flat",
+    recipe: str | None = "Flat",
     progress: Callable[[int], None] = lambda documents: None,
+    search: SearchWanted = AS_IT_COMES,
+    stage: Callable[[str], None] = lambda words: None,
 ) -> GenerationManifest:
     """Embed documents and publish them as the next generation of the index in ``folder``.
 
@@ -48,30 +50,33 @@ def build(
         dims: width of its embeddings.
         encoder: its identity, which the index will insist on.
         folder: the index, new or existing.
-        recipe: a FAISS ``index_factory`` string.
+        recipe: a FAISS ``index_factory`` string; None: chosen by rows and memory.
         progress: told the number of documents after each shard.
+        search: what it may take, and what it must be shown to find.
+        stage: told what is done after that.
 
     Raises:
         SourceError: an input is broken, there is none, or two documents have one id.
-        IndexFault: not a known recipe, or the folder cannot be written.
+        IndexFault: not a known recipe, the search is not shown to find what it must, or the folder cannot be written.
     """
-    check_recipe(recipe)
+    search.check(recipe, dims)
     started = time.monotonic()
     with new_generation(folder) as home:
         count = _write_rows(documents, encode, dims, home, progress)
         if not count:
             raise SourceError("no documents to index")
         embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
-        CandidateIndex.build(embeddings, recipe).save(home / CANDIDATES_FILE)
+        facts, measured = make_search(embeddings, home / CANDIDATES_FILE, recipe, search, stage)
         manifest = GenerationManifest(
             documents=count,
             dims=dims,
-            recipe=recipe,
             encoder=encoder,
             files={name: sha256_of(home / name) for name in FILES},
+            **facts,
             measured={
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - started, 2),
+                **measured,
             },
         )
         (home / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")

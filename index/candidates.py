@@ -1,65 +1,65 @@
 """Candidate search: which rows are worth scoring against this query?"""
 
-import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from index.manifest import IndexFault
+from index.recipes import ROWS_PER_ADD, core_of, is_graph, number_of_lists, training_rows, untrained
 
-RECIPES = re.compile(r"Flat|SQ(4|6|8|fp16|bf16)|HNSW[1-9]\d{0,2}(,Flat|,SQ8)?")
-"""FAISS factory strings that need no search parameter to keep their recall. (IVF searches one list unless told.)"""
-
-ROWS_PER_ADD = 65_536
-MAX_TRAINING_ROWS = 200_000
+_library: Any = faiss  # its stubs do not know what its Python layer adds to constructors
+Floats = NDArray[np.float32]
+MOST_EFFORT_IN_A_GRAPH = 4096
 
 
-def check_recipe(recipe: str) -> None:
-    """Refuse what cannot be built, before anything is embedded for it.
+@dataclass(frozen=True)
+class Dial:
+    """The search parameter that buys recall with time, and its largest value that makes a difference."""
 
-    Raises:
-        IndexFault: not a recipe of :data:`RECIPES`.
-    """
-    if not RECIPES.fullmatch(recipe):
-        raise IndexFault(
-            f"{recipe!r} is not a recipe whose recall is known here; choose Flat (exact), SQ8 (a quarter of the "
-            "memory) or HNSW32 (faster on large indexes)"
-        )
+    name: str
+    most: int
 
 
 class CandidateIndex:
     """FAISS, ranked by inner product. Read-only once built, so safe to search from several threads."""
 
     def __init__(self, faiss_index: faiss.Index) -> None:
-        self._faiss = faiss_index
+        self._faiss, self._core = faiss_index, core_of(faiss_index)
+        self._lists = number_of_lists(self._core)
 
     @classmethod
-    def build(cls, embeddings: NDArray[np.float32], recipe: str) -> Self:
-        """Index the rows of ``embeddings``, which may be memory-mapped.
+    def build(cls, embeddings: Floats, recipe: str, transform: Callable[[Floats], Floats] = lambda rows: rows) -> Self:
+        """Index the rows of ``embeddings``, which may be memory-mapped. The same rows give the same bytes.
 
         Args:
-            embeddings: (rows, dim) unit rows.
-            recipe: a FAISS ``index_factory`` string: ``Flat``, ``SQ8``, ``HNSW32``, ...
+            embeddings: (rows, dim).
+            recipe: a FAISS ``index_factory`` string: ``Flat``, ``IVF1024,SQ8``, ``HNSW32``, ...
+            transform: from (some, dim) embeddings to the (some, width) vectors to index.
 
         Raises:
-            IndexFault: not a recipe of :data:`RECIPES`, or FAISS cannot build it over these rows.
+            IndexFault: not a recipe of :func:`index.recipes.untrained`, or FAISS cannot build it over these rows.
         """
-        check_recipe(recipe)
-        rows, dims = embeddings.shape
+        rows = len(embeddings)
+        width = transform(np.zeros((1, embeddings.shape[1]), np.float32)).shape[1]
+        built = untrained(recipe, width)
+        core = core_of(built)
         try:
-            built = faiss.index_factory(dims, recipe, faiss.METRIC_INNER_PRODUCT)
-            if not built.is_trained:
-                sample = np.random.default_rng(0).permutation(rows)[:MAX_TRAINING_ROWS]
-                built.train(np.ascontiguousarray(embeddings[np.sort(sample)]))
-            for start in range(0, rows, ROWS_PER_ADD):
-                built.add(np.ascontiguousarray(embeddings[start : start + ROWS_PER_ADD]))
+            with _one_thread():
+                if not built.is_trained:
+                    sample = np.random.default_rng(0).permutation(rows)[: training_rows(rows, number_of_lists(core))]
+                    built.train(_contiguous(transform(embeddings[np.sort(sample)])))
+                for start in range(0, rows, ROWS_PER_ADD):
+                    built.add(_contiguous(transform(embeddings[start : start + ROWS_PER_ADD])))
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
             raise IndexFault(
-                f"FAISS cannot build {recipe!r} over {rows:,} rows of {dims}: {reason}; choose another --recipe"
+                f"FAISS cannot build {recipe!r} over {rows:,} rows of {width}: {reason}; choose another --recipe"
             ) from error
         return cls(built)
 
@@ -87,8 +87,76 @@ class CandidateIndex:
     def __len__(self) -> int:
         return int(self._faiss.ntotal)
 
-    def search(self, query: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
-        """(found,) rows near a (dim,) query, at most ``depth``, nearest first by FAISS's reckoning."""
-        _, rows = self._faiss.search(np.ascontiguousarray(query[None]), depth)
+    @property
+    def exact(self) -> bool:
+        """Does it compare every vector, as it was given?"""
+        return isinstance(faiss.downcast_index(self._faiss), faiss.IndexFlat)
+
+    @property
+    def dial(self) -> Dial | None:
+        """What there is to tune; None where every row's code is compared."""
+        if self._lists:
+            return Dial("nprobe", self._lists)
+        if is_graph(self._core):
+            return Dial("efSearch", max(1, min(len(self), MOST_EFFORT_IN_A_GRAPH)))
+        return None
+
+    def search(
+        self,
+        query: Floats,
+        depth: int,
+        params: Mapping[str, int] | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """(found,) rows near a query, at most ``depth``, nearest first by FAISS's reckoning.
+
+        Args:
+            query: (width,).
+            depth: at most this many rows.
+            params: of this search alone: ``{"nprobe": 32}`` for lists, ``{"efSearch": 128}`` for a graph.
+            allowed: (rows,) which rows may be found; default: all. Others take no place of the ``depth``.
+
+        Raises:
+            IndexFault: a parameter that this index does not have, or ``allowed`` is not one flag a row.
+        """
+        parameters = self._parameters(params or {}, allowed)
+        _, rows = self._faiss.search(_contiguous(query[None]), depth, params=parameters)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
         return found
+
+    def _parameters(self, params: Mapping[str, int], allowed: NDArray[np.bool_] | None) -> Any:
+        dial = self.dial
+        if unknown := sorted(params.keys() - ({dial.name} if dial else set())):
+            raise IndexFault(f"{type(self._core).__name__} has no search parameter {unknown}; build the index again")
+        given: dict[str, Any] = dict(params)
+        if allowed is not None:
+            if allowed.shape != (len(self),):
+                raise IndexFault(f"{allowed.shape} flags say which of {len(self)} rows are allowed; give one a row")
+            given["sel"] = _library.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        # Parameters of a search replace the index's own as a whole, so what was not given has to be said again.
+        if self._lists:
+            parameters = _library.SearchParametersIVF(**{"nprobe": self._core.nprobe} | given)
+        elif is_graph(self._core):
+            parameters = _library.SearchParametersHNSW(**{"efSearch": self._core.hnsw.efSearch} | given)
+        else:
+            parameters = _library.SearchParameters(**given)
+        layer: Any = faiss.downcast_index(self._faiss)
+        while isinstance(layer, faiss.IndexPreTransform):
+            parameters = _library.SearchParametersPreTransform(index_params=parameters)
+            layer = faiss.downcast_index(layer.index)
+        return parameters
+
+
+def _contiguous(vectors: Floats) -> Floats:
+    return np.ascontiguousarray(vectors, np.float32)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums depend on how many threads share them, and a graph's links on the order in which rows arrive at it."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from index.candidates import CandidateIndex
 from index.documents import Document, Documents
 from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault
+from index.nearest import HeadVectors, NearestSearch, Tuning
 
 CURRENT = "CURRENT"
 GENERATIONS = "generations"
@@ -43,26 +44,33 @@ class Generation:
         self,
         name: str,
         manifest: GenerationManifest,
-        candidates: CandidateIndex,
-        embeddings: NDArray[np.float32],
+        nearest: NearestSearch,
         documents: Documents,
     ) -> None:
-        self.name, self.manifest = name, manifest
-        self._candidates, self._embeddings, self._documents = candidates, embeddings, documents
+        self.name, self.manifest, self.nearest = name, manifest, nearest
+        self._tuning, self._documents = Tuning(manifest.search, manifest.refine), documents
 
     @classmethod
-    def open(cls, folder: Path, encoder: EncoderIdentity | None = None) -> "Generation":
+    def open(
+        cls, folder: Path, encoder: EncoderIdentity | None = None, head: HeadVectors | None = None
+    ) -> "Generation":
         """The live generation of an index folder, every file checked against its digest.
 
+        Args:
+            folder: the index.
+            encoder: that will embed queries; None: it will not be searched.
+            head: that will be served, if FAISS can rank by it.
+
         Raises:
-            IndexFault: not an index, built with another encoder than the one given, or a file is missing, altered, or
-                disagrees with the others.
+            IndexFault: not an index, built with another encoder than the one given or ranked by another head, or a
+                file is missing, altered, or disagrees with the others.
         """
         name = current_name(folder)
         home = folder / GENERATIONS / name
         manifest = GenerationManifest.read(home)
         if encoder is not None:
             manifest.check_encoder(folder, encoder)
+            manifest.check_head(folder, None if head is None else head.identity)
         if missing := sorted(set(FILES) - manifest.files.keys()):
             raise IndexFault(f"{home / MANIFEST} does not list {missing}; build the index again")
         manifest.check_files(home)
@@ -76,18 +84,24 @@ class Generation:
                 f"FAISS {len(candidates)}, embeddings {embeddings.shape}, documents {len(documents)}; "
                 "build the index again"
             )
-        return cls(name, manifest, candidates, embeddings, documents)
+        nearest = NearestSearch(candidates, embeddings, head if manifest.head is not None else None)
+        return cls(name, manifest, nearest, documents)
 
     def __len__(self) -> int:
-        return len(self._embeddings)
+        return len(self.nearest.embeddings)
 
-    def search(self, query: NDArray[np.float32], depth: int) -> Candidates:
+    def search(self, query: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_] | None = None) -> Candidates:
         """At most ``depth`` candidates for a (dim,) query, most similar first.
 
-        FAISS may rank by compressed codes; similarities and their order come from the stored embeddings.
+        FAISS is asked as was proven, and may rank by compressed codes, or by the head; similarities and their order
+        come from the stored embeddings.
+
+        Args:
+            query: (dim,).
+            depth: at most this many.
+            allowed: (rows,) which rows may be found; default: all.
         """
-        rows = self._candidates.search(query, depth)
-        embeddings = self._embeddings[rows]  # (found, dim)
+        rows, embeddings = self.nearest.search(query, depth, self._tuning, allowed)
         similarities = np.clip(np.round(embeddings @ query, DECIMALS), -1.0, 1.0)
         order = np.lexsort((rows, -similarities))
         return Candidates(rows[order], similarities[order], embeddings[order])

@@ -22,6 +22,45 @@ class EncoderIdentity(BaseModel):
     digest: str
 
 
+class HeadIdentity(BaseModel):
+    """Which head FAISS ranks by: its name, for people, and its digest, which decides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    digest: str
+
+
+class EndToEnd(BaseModel):
+    """How much of the head's exhaustive best is among what it is given, by depth: recall@k, from so many queries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    queries: int
+    recall: dict[int, float]
+
+
+class Proof(BaseModel):
+    """What was shown before a generation was published: how much of an exhaustive search's answer it finds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: float
+    k: int
+    asked: Literal["queries", "documents"]
+    """Given queries, or documents of the index, each looking for the others."""
+    queries: int
+    """That it was proven with; the parameters were tuned with others, unless every document was one."""
+    recall: float
+    lower_bound: float
+    method: Literal["wilson", "every document", "exhaustive"]
+    """Of the bound: Wilson's, one-sided, 95 %; or the recall itself, where nothing is estimated."""
+    curve: dict[int, float]
+    """Recall by search parameter (nprobe, efSearch, or refine where there is neither), as tuned."""
+    index_bytes: int
+    end_to_end: EndToEnd | None = None
+
+
 class GenerationManifest(BaseModel):
     """``manifest.json`` of a generation, written last. Everything but ``measured`` follows from input and recipe."""
 
@@ -33,6 +72,15 @@ class GenerationManifest(BaseModel):
     recipe: str
     encoder: EncoderIdentity
     files: dict[str, str]
+    search: dict[str, int] = {}
+    """FAISS's parameters, given with each search."""
+    refine: Annotated[int, Field(ge=1)] = 1
+    """How many times the depth is fetched from FAISS, to keep the nearest by the stored embeddings."""
+    depth: Annotated[int, Field(ge=1)] | None = None
+    """How many candidates a head should be given; None: not measured."""
+    head: HeadIdentity | None = None
+    """Whose score FAISS ranks by; None: by the inner product of the embeddings."""
+    proof: Proof | None = None
     measured: dict[str, Any]
 
     @classmethod
@@ -64,6 +112,20 @@ class GenerationManifest(BaseModel):
             raise IndexFault(
                 f"{folder} was built with encoder {self.encoder.name} ({self.encoder.digest}), not with {serving.name} "
                 f"({serving.digest}); give the bundle it was built with (--bundle), or build it again: "
+                f"dse index build INPUT --output {folder} --bundle BUNDLE"
+            )
+
+    def check_head(self, folder: Path, serving: HeadIdentity | None) -> None:
+        """Compare the head that FAISS ranks by, if it ranks by one, with the one that will be served.
+
+        Raises:
+            IndexFault: they differ; the message names both digests and the two ways out.
+        """
+        if self.head is not None and (serving is None or serving.digest != self.head.digest):
+            other = f"{serving.name} ({serving.digest})" if serving else "one that FAISS could rank by"
+            raise IndexFault(
+                f"{folder} is ranked by the head of {self.head.name} ({self.head.digest}), and the head served is not "
+                f"it but {other}; give the bundle it was built with (--bundle), or build it again: "
                 f"dse index build INPUT --output {folder} --bundle BUNDLE"
             )
 

@@ -1,5 +1,6 @@
 """What does the head say of two embeddings, and what does that mean in 0..1?"""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, Self
@@ -127,6 +128,11 @@ class QuadraticHead:
         """(pairs,) raw scores of (pairs, dim) or (1, dim) against (pairs, dim)."""
         raw = (left + right) @ self.linear + (left * right) @ self.product + np.square(left - right) @ self.difference
         return np.round(raw.astype(np.float64) + self.bias, LOGIT_DECIMALS)
+
+    def digest(self) -> str:
+        """Hex sha256 of its numbers: what an index that is ranked by it remembers."""
+        numbers = [self.linear, self.product, self.difference, np.float32(self.bias)]
+        return hashlib.sha256(b"".join(np.asarray(number, "<f4").tobytes() for number in numbers)).hexdigest()
 
     def query_vectors(self, queries: Floats) -> Floats:
         """(queries, dim + 1, padded with zeros to a multiple of 16) of (queries, dim) embeddings.

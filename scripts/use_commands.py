@@ -35,11 +35,12 @@ def search(
         raise BadInput('give either one query, or --queries FILE with --output FILE: dse search INDEX "words"')
     settings = read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
-    retriever = Retriever(student.encoder, open_index(index, student))
+    opened = open_index(index, student)
+    retriever = Retriever(student.encoder, opened)
     scorer = HeadScorer(student.head, student.score)
 
     def hits_of(query: Query) -> list[dict[str, object]]:
-        hits = retriever.search(query, k, depth or settings.depth, scorer).hits
+        hits = retriever.search(query, k, depth or settings.depth_for(opened.manifest.depth), scorer).hits
         return [
             {
                 "id": hit.document.id,
@@ -61,7 +62,7 @@ def search(
         return
     assert queries is not None  # checked above, and
     assert output is not None
-    texts = _lines(queries)
+    texts = read_queries(queries)
     with written(output, "w") as file, progress_bar() as bar:
         task = bar.add_task("searching", total=len(texts))
         for batch in _batches(texts):
@@ -152,7 +153,7 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def _lines(path: Path) -> list[str]:
+def read_queries(path: Path) -> list[str]:
     """The queries of a file, one a line; blank lines are passed over."""
     try:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")

@@ -100,7 +100,8 @@ def compare(
     if request.candidates is not None:
         view = partial(view_of_candidates, student, query, request.candidates)
     elif service.index is not None:
-        view = partial(view_of_index, student, service.index, query, request.k, settings.depth)
+        depth = settings.depth_for(service.index.manifest.depth)
+        view = partial(view_of_index, student, service.index, query, request.k, depth)
     else:
         raise ServiceError(404, "no index is loaded: give candidates, or start dse serve with --index DIR")
     found = compare_views(query, view, teacher.scorer)
@@ -151,7 +152,7 @@ def _search_all(
 ) -> tuple[str, list[Hits]]:
     """Who scored, and the hits of each text."""
     model, scorer, most, setting = _scorer(request.rerank, service, settings)
-    depth = max(request.k, request.depth or min(settings.depth, most))
+    depth = max(request.k, request.depth or min(settings.depth_for(index.manifest.depth), most))
     _within(depth, settings.max_depth, "candidates a query", "DSE_MAX_DEPTH")
     _within(depth * len(texts), most, "candidates to score", setting)
     retriever = Retriever(service.student.encoder, index)

@@ -1,13 +1,22 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from app.loading import load
+from app.loading import head_vectors, identity, load, open_index
+from app.retriever import HeadScorer, Retriever
 from app.settings import Settings
 from app.threads import thread_budget
+from index.build import build
+from index.documents import Document
+from index.finish import SearchWanted
 from index.manifest import IndexFault
+from index.sources import SourcedDocument
+from model.bundle import Student, load_student
+from tests.conftest import WORDS
 from tests.tiny import write_student
 
 
@@ -42,6 +51,13 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DSE_DEPTH", "7")
     assert (Settings().port, Settings().depth) == (9000, 7)
     assert Settings(port=1).port == 1
+    assert Settings().depth_for(50) == 7
+    monkeypatch.delenv("DSE_DEPTH")
+    assert (Settings().depth_for(50), Settings().depth_for(None), Settings(max_depth=200).depth_for(500)) == (
+        50,
+        100,
+        200,
+    )
     monkeypatch.setenv("DSE_TEACHER", "")
     assert Settings().teacher is None
     monkeypatch.setenv("DSE_PORT", "high")
@@ -57,3 +73,26 @@ def test_the_thread_budget_is_the_containers(tmp_path: Path, content: str, budge
     machine = len(os.sched_getaffinity(0))
     assert thread_budget(tmp_path / "cpu.max") == min(machine, budget or machine)
     assert thread_budget(tmp_path / "none") == machine
+
+
+def test_an_index_ranked_by_the_head_answers_as_the_head_and_opens_with_no_other(tmp_path: Path) -> None:
+    student, other = (
+        load_student(write_student(tmp_path / name, seed=seed, head="quadratic"), threads=1)
+        for name, seed in (("bundle", 1), ("other", 2))
+    )
+    texts = sorted({f"{left}{right}" for left in WORDS for right in WORDS})
+    documents = [SourcedDocument(Document(text, text), text) for text in texts]
+    search = SearchWanted(head=head_vectors(student))
+    build(documents, student.encoder.encode, student.encoder.dims, identity(student), tmp_path / "i", search=search)
+    retriever = Retriever(student.encoder, open_index(tmp_path / "i", student))
+    hits = retriever.search(retriever.queries(["tonsil"])[0], 3, 3, HeadScorer(student.head, student.score)).hits
+    logits = student.head.logits(student.encoder.encode(["tonsil"]), student.encoder.encode(texts))
+    np.testing.assert_allclose([hit.logit for hit in hits], sorted(logits, reverse=True)[:3], atol=2e-5)
+    served = replace(other, encoder_digest=student.encoder_digest)
+    assert head_vectors(served) is not None
+    with pytest.raises(IndexFault, match="is ranked by the head of tiny-student"):
+        open_index(tmp_path / "i", served)
+
+
+def test_other_heads_are_not_ranked_by(student: Student) -> None:
+    assert head_vectors(student) is None

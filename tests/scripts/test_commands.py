@@ -87,6 +87,44 @@ def test_build_info_verify(tmp_path: Path) -> None:
     assert {h["id"]: h["metadata"] for h in hit} == {"1": {"kind": "verb"}, "2": {"kind": "noun"}}
 
 
+def test_an_index_says_what_was_proven_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = np.random.default_rng(0).choice(list("abcdefgh"), (300, 7))
+    write(tmp_path / "words.txt", "\n".join(sorted({"".join(word) for word in letters})))
+    arguments = ("index", "build", tmp_path / "words.txt", "--output", tmp_path / "index", "--recipe", "IVF8,SQ8")
+    assert "target 0.9;" in dse(*arguments, "--target-recall", 0.9, "--memory", "1.5MB")
+    said, facts = (
+        dse("index", "info", tmp_path / "index"),
+        json.loads(dse("index", "info", tmp_path / "index", "--json")),
+    )
+    assert facts["proof"]["target"] == 0.9
+    assert facts["proof"]["lower_bound"] >= 0.9
+    assert f"nprobe {facts['search']['nprobe']}" in said
+    assert f"depth {facts['depth']}:" in said
+    monkeypatch.delenv("DSE_DEPTH", raising=False)
+    assert len(json.loads(dse("search", tmp_path / "index", "abc", "-k", 3, "--json"))["hits"]) == 3
+    queries = write(tmp_path / "queries.txt", "\n".join("".join(word) for word in letters[:20]))
+    with pytest.raises(REFUSALS, match=r"over 10 queries; nothing is published: .*give 104 queries or more"):
+        dse(*arguments, "--queries", queries)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--memory", "much"), "--memory 'much' is no number of bytes"),
+        (("--memory", "10"), "more than --memory 10; give"),
+        (("--target-recall", "1"), "give one above 0 and below 1"),
+        (("--rank-by", "head"), "FAISS cannot rank by the head of tiny-student"),
+        (("--recipe", "PQ8"), "'PQ8' is not a recipe for here"),
+        (("--queries", "nowhere.txt"), "nowhere.txt"),
+    ],
+)
+def test_a_build_that_cannot_be_proven_is_refused(tmp_path: Path, options: tuple[str, str], message: str) -> None:
+    words = write(tmp_path / "words.txt", "\n".join(WORDS))
+    with pytest.raises(REFUSALS, match=message):
+        dse("index", "build", words, "--output", tmp_path / "index", "--recipe", "SQ8", *options)
+    assert not (tmp_path / "index").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,101 @@
+"""From embeddings to a search that is proven: the step of a build after encoding."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.candidates import CandidateIndex
+from index.manifest import IndexFault
+from index.nearest import HeadVectors, NearestSearch
+from index.recall import Aim, prove
+from index.recipes import Plan, choose, plan, untrained
+
+
+@dataclass(frozen=True)
+class SearchWanted:
+    """How an index is to be searched, whatever its recipe; a recipe of None is chosen by rows and memory."""
+
+    memory: int | None = None
+    """Bytes that making the FAISS index may take; None: as many as it needs."""
+    aim: Aim = field(default_factory=Aim)
+    head: HeadVectors | None = None
+    """By whose score FAISS is to rank; None: by the inner product of the embeddings."""
+
+    def check(self, recipe: str | None, dims: int) -> None:
+        """Refuse what cannot be built, before anything is embedded for it.
+
+        Raises:
+            IndexFault: not a recipe for embeddings of this width.
+        """
+        if recipe is not None:
+            untrained(recipe, self.width(dims))
+
+    def width(self, dims: int) -> int:
+        """Of the vectors that FAISS holds."""
+        return dims if self.head is None else self.head.candidates(np.zeros((1, dims), np.float32)).shape[1]
+
+    def plan(self, recipe: str | None, rows: int, dims: int) -> Plan:
+        """The recipe for so many rows, and what it takes.
+
+        Raises:
+            IndexFault: it does not fit into the memory.
+        """
+        width = self.width(dims)
+        if recipe is None:
+            return choose(rows, width, self.memory)
+        wanted = plan(recipe, rows, width)
+        if self.memory is not None and wanted.build_bytes > self.memory:
+            raise IndexFault(
+                f"{wanted}, which is more than --memory {self.memory}; give {wanted.build_bytes} or more, or leave "
+                "--recipe out and have one chosen that fits"
+            )
+        return wanted
+
+
+AS_IT_COMES = SearchWanted()
+"""Any memory, the usual recall, ranked by similarity."""
+
+
+def make_search(
+    embeddings: NDArray[np.float32],
+    path: Path,
+    recipe: str | None = None,
+    wanted: SearchWanted = AS_IT_COMES,
+    stage: Callable[[str], None] = lambda words: None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Build the FAISS index of some embeddings, tune it, prove it, and write it to a file.
+
+    Args:
+        embeddings: (rows, dim), one row or more, perhaps memory-mapped.
+        path: of the FAISS file.
+        recipe: a FAISS ``index_factory`` string; None: chosen by rows and memory.
+        wanted: how it is to be searched.
+        stage: told what is being done.
+
+    Returns:
+        What a manifest says of it, and what was measured of it, which is another each time.
+
+    Raises:
+        IndexFault: it cannot be built, does not fit into the memory, or is not proven.
+    """
+    planned = wanted.plan(recipe, *embeddings.shape)
+    stage(f"building {planned}")
+    candidates = CandidateIndex.build(
+        embeddings, planned.recipe, (lambda rows: rows) if wanted.head is None else wanted.head.candidates
+    )
+    candidates.save(path)
+    nearest = NearestSearch(candidates, embeddings, wanted.head)
+    proven = prove(nearest, planned.recipe, path.stat().st_size, wanted.aim, stage)
+    facts = {
+        "recipe": planned.recipe,
+        "search": dict(proven.tuning.search),
+        "refine": proven.tuning.refine,
+        "depth": proven.depth,
+        "head": None if wanted.head is None else wanted.head.identity,
+        "proof": proven.proof,
+    }
+    return facts, {"search_milliseconds": asdict(proven.milliseconds)}
