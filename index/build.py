@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.candidates import CandidateIndex, check_recipe
-from index.documents import DocumentsWriter, DuplicateId
+from index.columns import write_columns
+from index.documents import Documents, DocumentsWriter, DuplicateId
 from index.generations import (
     CANDIDATES_FILE,
     DOCUMENTS_FILE,
     EMBEDDINGS_FILE,
     FILES,
+    METADATA_FILE,
     new_generation,
 )
 from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, sha256_of
@@ -63,6 +65,7 @@ def build(
             raise SourceError("no documents to index")
         embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
         CandidateIndex.build(embeddings, recipe).save(home / CANDIDATES_FILE)
+        write_columns(home / METADATA_FILE, Documents(home / DOCUMENTS_FILE).metadata())
         manifest = GenerationManifest(
             documents=count,
             dims=dims,

@@ -1,8 +1,9 @@
 """Candidate search: which rows are worth scoring against this query?"""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -13,6 +14,7 @@ from index.manifest import IndexFault
 RECIPES = re.compile(r"Flat|SQ(4|6|8|fp16|bf16)|HNSW[1-9]\d{0,2}(,Flat|,SQ8)?")
 """FAISS factory strings that need no search parameter to keep their recall. (IVF searches one list unless told.)"""
 
+_library: Any = faiss  # its stubs do not know what its Python layer adds to constructors
 ROWS_PER_ADD = 65_536
 MAX_TRAINING_ROWS = 200_000
 
@@ -87,8 +89,46 @@ class CandidateIndex:
     def __len__(self) -> int:
         return int(self._faiss.ntotal)
 
-    def search(self, query: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
-        """(found,) rows near a (dim,) query, at most ``depth``, nearest first by FAISS's reckoning."""
-        _, rows = self._faiss.search(np.ascontiguousarray(query[None]), depth)
+    @property
+    def raw(self) -> faiss.Index:
+        """The FAISS index itself, not to be changed."""
+        return self._faiss
+
+    def search(
+        self,
+        query: NDArray[np.float32],
+        depth: int,
+        params: Mapping[str, int] | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """(found,) rows near a (dim,) query, at most ``depth``, nearest first by FAISS's reckoning.
+
+        Args:
+            query: (dim,).
+            depth: at most this many rows.
+            params: of this search alone: ``{"nprobe": 32}`` for lists, ``{"efSearch": 128}`` for a graph.
+            allowed: (rows,) which rows may be found; default: all. Others take no place of the ``depth``.
+        """
+        parameters = self._parameters(params or {}, allowed)
+        _, rows = self._faiss.search(np.ascontiguousarray(query[None]), depth, params=parameters)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
         return found
+
+    def _parameters(self, params: Mapping[str, int], allowed: NDArray[np.bool_] | None) -> Any:
+        given: dict[str, Any] = dict(params)
+        if allowed is not None:
+            given["sel"] = _library.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        layer: Any = faiss.downcast_index(self._faiss)
+        transforms = 0
+        while isinstance(layer, faiss.IndexPreTransform):
+            layer, transforms = faiss.downcast_index(layer.index), transforms + 1
+        # Parameters of a search replace the index's own as a whole, so what was not given has to be said again.
+        if isinstance(layer, faiss.IndexIVF):
+            parameters = _library.SearchParametersIVF(**{"nprobe": layer.nprobe} | given)
+        elif isinstance(layer, faiss.IndexHNSW):
+            parameters = _library.SearchParametersHNSW(**{"efSearch": layer.hnsw.efSearch} | given)
+        else:
+            parameters = _library.SearchParameters(**given)
+        for _ in range(transforms):
+            parameters = _library.SearchParametersPreTransform(index_params=parameters)
+        return parameters

@@ -29,11 +29,11 @@ _JOINS = ("$and", "$or", "$not")
 
 
 class FilterError(ValueError):
-    """A filter that cannot be used; ``place`` is where in it: ``$or.1.year.$gt``, or nothing for the whole."""
+    """A filter that cannot be used; ``place`` is where in it: ``$or.1.year.$gt``, or "" for the whole."""
 
     def __init__(self, place: tuple[str, ...], problem: str) -> None:
         self.place = ".".join(_shown(part) for part in place)
-        super().__init__(f"{self.place or 'the filter'}: {problem}")
+        super().__init__(f"{self.place}: {problem}" if place else problem)
 
 
 def rank(value: Any) -> Rank:
