@@ -1,11 +1,10 @@
-from collections.abc import Callable
+import math
 
 import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 import index.narrowed as narrowed_module
 from index.candidates import CandidateIndex
@@ -13,7 +12,6 @@ from index.exact import exact_search
 from index.narrowed import NarrowedSearch, nearest_of
 
 ROWS, DIMS, CLUSTERS, LISTS, QUERIES = 6000, 16, 40, 64, 40
-Truth = Callable[[NDArray[np.float32], NDArray[np.bool_], int], NDArray[np.int64]]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -104,25 +102,51 @@ def built(rows: np.ndarray, recipe: str) -> faiss.Index:
     return BUILT[recipe]
 
 
+class Watched(CandidateIndex):
+    """Remembers the parameters of its searches."""
+
+    def __init__(self, faiss_index: faiss.Index) -> None:
+        super().__init__(faiss_index)
+        self.asked: list[dict[str, int]] = []
+
+    def search(self, query, depth, params=None, allowed=None):
+        self.asked.append(params)
+        return super().search(query, depth, params, allowed)
+
+
 def test_among_rows_allowed_at_random_it_looks_no_further_than_needed(clusters, monkeypatch) -> None:
     monkeypatch.setattr(narrowed_module, "EXACT_ROWS", 0)
     rows, _, queries = clusters
-    asked: list[int] = []
-
-    class Watched(CandidateIndex):
-        def search(self, query, depth, params=None, allowed=None):
-            asked.append(params["nprobe"])
-            return super().search(query, depth, params, allowed)
-
-    narrowed = NarrowedSearch(Watched(built(rows, f"IVF{LISTS},SQ8")))
+    index = Watched(built(rows, f"IVF{LISTS},SQ8"))
+    narrowed = NarrowedSearch(index)
     allowed = np.random.default_rng(2).random(ROWS) < 0.5
     for query in queries:
         narrowed.search(query, 10, {"nprobe": 6}, allowed, never)
-    assert len(asked) == len(queries)
-    assert 9 <= np.mean(asked) <= 15
-    asked.clear()
+    assert len(index.asked) == len(queries)
+    assert 9 <= np.mean([params["nprobe"] for params in index.asked]) <= 15
+    index.asked.clear()
     narrowed.search(queries[0], 10, {"nprobe": 6}, np.ones(ROWS, np.bool_), never)
-    assert asked == [6]
+    assert index.asked == [{"nprobe": 6}]
+
+
+def test_the_depth_is_filled_where_so_many_rows_are_allowed(clusters, monkeypatch) -> None:
+    monkeypatch.setattr(narrowed_module, "EXACT_ROWS", 0)
+    rows, _, (query, *_) = clusters
+    allowed = np.random.default_rng(2).random(ROWS) < 0.5
+    found = NarrowedSearch(CandidateIndex(built(rows, f"IVF{LISTS},SQ8"))).search(
+        query, 1000, {"nprobe": 1}, allowed, never
+    )
+    assert len(found) == 1000
+
+
+def test_a_graph_is_walked_as_much_further_as_fewer_rows_are_allowed(clusters, monkeypatch) -> None:
+    monkeypatch.setattr(narrowed_module, "EXACT_ROWS", 0)
+    rows, _, (query, *_) = clusters
+    index = Watched(built(rows, "HNSW16"))
+    allowed = np.arange(ROWS) % 4 == 0
+    allowed[index.search(query, 24, {"efSearch": 24})[1::2]] = True  # every other near row
+    NarrowedSearch(index).search(query, 10, {"efSearch": 24}, allowed, never)
+    assert index.asked[1:] == [{"efSearch": 24}, {"efSearch": math.ceil(24 * ROWS / allowed.sum())}]
 
 
 @settings(max_examples=60)
@@ -166,18 +190,11 @@ def test_the_threshold_is_counted_in_allowed_rows(clusters, monkeypatch) -> None
 def test_a_graph_whose_answer_is_allowed_is_walked_once(clusters, monkeypatch) -> None:
     monkeypatch.setattr(narrowed_module, "EXACT_ROWS", 0)
     rows, _, (query, *_) = clusters
-    asked: list[dict[str, int]] = []
-
-    class Watched(CandidateIndex):
-        def search(self, query, depth, params=None, allowed=None):
-            asked.append(params)
-            return super().search(query, depth, params, allowed)
-
     index = Watched(built(rows, "HNSW16"))
     plain = index.search(query, 10, {"efSearch": 24})
     allowed = np.ones(ROWS, np.bool_)
     allowed[np.setdiff1d(np.arange(ROWS), plain)[:3000]] = False
-    asked.clear()
+    index.asked.clear()
     found = NarrowedSearch(index).search(query, 10, {"efSearch": 24}, allowed, never)
     np.testing.assert_array_equal(found, plain)
-    assert asked == [{"efSearch": 24}]
+    assert index.asked == [{"efSearch": 24}]
