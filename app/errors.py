@@ -9,6 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from index.filters import FilterError
+
 log = logging.getLogger("dse")
 
 TYPES = {
@@ -49,6 +51,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def service_error(_: Request, error: ServiceError) -> JSONResponse:
         return error_response(error.status, error.message, error.param)
+
+    @app.exception_handler(FilterError)
+    async def bad_filter(_: Request, error: FilterError) -> JSONResponse:
+        return error_response(422, f"filter: {error}", location(["filter", error.place]).rstrip("."))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.documents import Document
+from index.filters import Filter
 from index.generations import Candidates
 from model.cross_encoder import PairLogits
 from model.head import Calibration, Head
@@ -29,8 +30,8 @@ class Encoder(Protocol):
 class CandidateSearch(Protocol):
     """Which documents are worth scoring, and what they say."""
 
-    def search(self, query: NDArray[np.float32], depth: int) -> Candidates:
-        """At most ``depth`` candidates for a (dim,) query."""
+    def search(self, query: NDArray[np.float32], depth: int, *, filter: Filter | None = None) -> Candidates:
+        """At most ``depth`` candidates for a (dim,) query, of the documents that a filter lets through."""
         ...
 
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:
@@ -142,9 +143,9 @@ class Retriever:
         embeddings = self._encoder.embed(tokens)
         return [Query(*query) for query in zip(texts, embeddings, tokens.truncated.tolist(), strict=True)]
 
-    def search(self, query: Query, k: int, depth: int, scorer: Scorer) -> Found:
+    def search(self, query: Query, k: int, depth: int, scorer: Scorer, filter: Filter | None = None) -> Found:
         """The ``k`` best of ``depth`` candidates by the scorer's raw score, ties by id."""
-        candidates = self._index.search(query.embedding, max(k, depth))
+        candidates = self._index.search(query.embedding, max(k, depth), filter=filter)
         documents = self._index.documents(candidates.rows)
         scores = scorer.score(query, candidates, documents)
         raw, calibrated = scores.raw, scorer.calibration(scores.raw)

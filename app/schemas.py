@@ -77,6 +77,11 @@ class _Search(Request):
     k: Count = Field(10, description="hits to answer")
     depth: Count | None = Field(None, description="candidates to score; at least k; default: the service's")
     rerank: Rerank = Field("head", description="who scores the candidates")
+    filter: dict[str, Any] | None = Field(
+        None,
+        description="which documents may be found, by their metadata; the language is described in docs/index.md",
+        examples=[{"lang": "en", "year": {"$gte": 2020}, "tags": {"$in": ["news", "sport"]}}],
+    )
 
 
 class SearchRequest(_Search):

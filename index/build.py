@@ -10,13 +10,15 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from index.documents import DocumentsWriter, DuplicateId
+from index.columns import write_columns
+from index.documents import Documents, DocumentsWriter, DuplicateId
 from index.finish import AS_IT_COMES, SearchWanted, make_search
 from index.generations import (
     CANDIDATES_FILE,
     DOCUMENTS_FILE,
     EMBEDDINGS_FILE,
     FILES,
+    METADATA_FILE,
     new_generation,
 )
 from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, sha256_of
@@ -66,6 +68,7 @@ def build(
         if not count:
             raise SourceError("no documents to index")
         embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
+        write_columns(home / METADATA_FILE, Documents(home / DOCUMENTS_FILE).metadata())
         facts, measured = make_search(embeddings, home / CANDIDATES_FILE, recipe, search, stage)
         manifest = GenerationManifest(
             documents=count,

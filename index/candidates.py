@@ -88,6 +88,11 @@ class CandidateIndex:
         return int(self._faiss.ntotal)
 
     @property
+    def raw(self) -> faiss.Index:
+        """The FAISS index itself, not to be changed."""
+        return self._faiss
+
+    @property
     def exact(self) -> bool:
         """Does it compare every vector, as it was given?"""
         return isinstance(faiss.downcast_index(self._faiss), faiss.IndexFlat)

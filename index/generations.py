@@ -8,13 +8,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.candidates import CandidateIndex
+from index.columns import MetadataColumns
 from index.documents import Document, Documents
+from index.filters import Filter
 from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault
 from index.nearest import HeadVectors, NearestSearch, Tuning
 
@@ -23,7 +26,10 @@ GENERATIONS = "generations"
 CANDIDATES_FILE = "candidates.faiss"
 EMBEDDINGS_FILE = "embeddings.npy"
 DOCUMENTS_FILE = "documents.sqlite"
-FILES = (CANDIDATES_FILE, EMBEDDINGS_FILE, DOCUMENTS_FILE)
+METADATA_FILE = "metadata.safetensors"
+FILES = (CANDIDATES_FILE, EMBEDDINGS_FILE, DOCUMENTS_FILE, METADATA_FILE)
+LATER_FILES = (METADATA_FILE,)  # that a generation of an earlier version may lack
+SELECTIONS = 16  # of filters, remembered for the next search with the same one
 DECIMALS = 5  # of a similarity: what is beyond depends on the kernel, not on the texts
 _NAME = re.compile(r"\d{6,}")
 
@@ -46,9 +52,12 @@ class Generation:
         manifest: GenerationManifest,
         nearest: NearestSearch,
         documents: Documents,
+        columns: MetadataColumns | None,
     ) -> None:
         self.name, self.manifest, self.nearest = name, manifest, nearest
         self._tuning, self._documents = Tuning(manifest.search, manifest.refine), documents
+        self._columns = columns
+        self._remembered = lru_cache(SELECTIONS)(self._selected)
 
     @classmethod
     def open(
@@ -71,26 +80,35 @@ class Generation:
         if encoder is not None:
             manifest.check_encoder(folder, encoder)
             manifest.check_head(folder, None if head is None else head.identity)
-        if missing := sorted(set(FILES) - manifest.files.keys()):
+        if missing := sorted(set(FILES) - set(LATER_FILES) - manifest.files.keys()):
             raise IndexFault(f"{home / MANIFEST} does not list {missing}; build the index again")
         manifest.check_files(home)
         candidates = CandidateIndex.load(home / CANDIDATES_FILE)
         embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
         documents = Documents(home / DOCUMENTS_FILE)
+        columns = MetadataColumns.open(home / METADATA_FILE) if METADATA_FILE in manifest.files else None
         counts = {manifest.documents, len(candidates), len(embeddings), len(documents)}
+        if columns is not None:
+            counts.add(len(columns))
         if len(counts) != 1 or embeddings.shape[1] != manifest.dims:
             raise IndexFault(
                 f"{home}: the files disagree: manifest {manifest.documents} x {manifest.dims}, "
-                f"FAISS {len(candidates)}, embeddings {embeddings.shape}, documents {len(documents)}; "
-                "build the index again"
+                f"FAISS {len(candidates)}, embeddings {embeddings.shape}, documents {len(documents)}, "
+                f"metadata {'none' if columns is None else len(columns)}; build the index again"
             )
         nearest = NearestSearch(candidates, embeddings, head if manifest.head is not None else None)
-        return cls(name, manifest, nearest, documents)
+        return cls(name, manifest, nearest, documents, columns)
 
     def __len__(self) -> int:
         return len(self.nearest.embeddings)
 
-    def search(self, query: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_] | None = None) -> Candidates:
+    def search(
+        self,
+        query: NDArray[np.float32],
+        depth: int,
+        allowed: NDArray[np.bool_] | None = None,
+        filter: Filter | None = None,
+    ) -> Candidates:
         """At most ``depth`` candidates for a (dim,) query, most similar first.
 
         FAISS is asked as was proven, and may rank by compressed codes, or by the head; similarities and their order
@@ -99,12 +117,29 @@ class Generation:
         Args:
             query: (dim,).
             depth: at most this many.
-            allowed: (rows,) which rows may be found; default: all.
+            allowed: (rows,) which rows may be found; default: all. Others take no place of the ``depth``.
+            filter: only documents that it lets through.
         """
+        if filter is not None:
+            selected = self.select(filter)
+            allowed = selected if allowed is None else allowed & selected
         rows, embeddings = self.nearest.search(query, depth, self._tuning, allowed)
         similarities = np.clip(np.round(embeddings @ query, DECIMALS), -1.0, 1.0)
         order = np.lexsort((rows, -similarities))
         return Candidates(rows[order], similarities[order], embeddings[order])
+
+    def select(self, filter: Filter) -> NDArray[np.bool_]:
+        """(rows,) which rows a filter lets through; not to be written to, since the last few are remembered."""
+        return self._remembered(filter)
+
+    def _selected(self, filter: Filter) -> NDArray[np.bool_]:
+        if self._columns is not None:
+            selected = self._columns.select(filter)
+        else:  # built before there were columns: every document is read
+            matches = (filter.matches(metadata) for metadata in self._documents.metadata())
+            selected = np.fromiter(matches, np.bool_, len(self))
+        selected.setflags(write=False)
+        return selected
 
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:
         """The documents of some rows, in the order asked."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.candidates import CandidateIndex
 from index.manifest import HeadIdentity
+from index.narrowed import NarrowedSearch
 
 Floats = NDArray[np.float32]
 
@@ -40,6 +42,10 @@ class NearestSearch:
     head: HeadVectors | None
     """By whose score near is meant; None: by the inner product of the embeddings."""
 
+    @cached_property
+    def _narrowed(self) -> NarrowedSearch:
+        return NarrowedSearch(self.candidates)
+
     def query_vectors(self, queries: Floats) -> Floats:
         """(queries, width) of (queries, dim) embeddings: what FAISS is asked with."""
         return queries if self.head is None else self.head.queries(queries)
@@ -64,7 +70,13 @@ class NearestSearch:
             allowed: (rows,) which rows may be found; default: all.
         """
         fetched = max(depth, min(depth * tuning.refine, len(self.embeddings)))
-        rows = self.candidates.search(self.query_vectors(query[None])[0], fetched, tuning.search, allowed)
+        vector = self.query_vectors(query[None])[0]
+        if allowed is None:
+            rows = self.candidates.search(vector, fetched, tuning.search)
+        else:
+            rows = self._narrowed.search(
+                vector, fetched, tuning.search, allowed, lambda some: self.closeness(query, self.embeddings[some])
+            )
         embeddings = self.embeddings[rows]  # (found, dim)
         if len(rows) <= depth:
             return rows, embeddings

@@ -4,12 +4,15 @@ import json as json_lines
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings, written
 from scripts.options import BundleOption, JsonOption
+
+if TYPE_CHECKING:
+    from index.filters import Filter
 
 TEXTS_PER_BATCH = 4096
 
@@ -23,6 +26,9 @@ def search(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON lines, one a query.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits a query.")] = 10,
     depth: Annotated[int | None, typer.Option(min=1, help="Candidates scored a query.")] = None,
+    filter: Annotated[
+        str | None, typer.Option(metavar="JSON", help='Only documents with such metadata: \'{"lang": "en"}\'.')
+    ] = None,
     bundle: BundleOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -33,6 +39,7 @@ def search(
 
     if (query is None) == (queries is None) or (queries is None) != (output is None):
         raise BadInput('give either one query, or --queries FILE with --output FILE: dse search INDEX "words"')
+    wanted = None if filter is None else _filter(filter)
     settings = read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     opened = open_index(index, student)
@@ -40,7 +47,8 @@ def search(
     scorer = HeadScorer(student.head, student.score)
 
     def hits_of(query: Query) -> list[dict[str, object]]:
-        hits = retriever.search(query, k, depth or settings.depth_for(opened.manifest.depth), scorer).hits
+        reach = depth or settings.depth_for(opened.manifest.depth)
+        hits = retriever.search(query, k, reach, scorer, wanted).hits
         return [
             {
                 "id": hit.document.id,
@@ -186,6 +194,17 @@ def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             _usable(row[name], f"{path}:{number}: {name}")
         rows.append(row)
     return columns, rows
+
+
+def _filter(text: str) -> "Filter":
+    from index.filters import FilterError, parse_filter
+
+    try:
+        return parse_filter(json_lines.loads(text))
+    except FilterError as error:
+        raise BadInput(f"--filter: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"--filter is not JSON: {error}") from error
 
 
 def _usable(text: str, name: str) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.documents import Document
+from index.filters import Filter
 from index.generations import Candidates
 from model.cross_encoder import PairLogits
 from model.tokens import Ragged, Tokens
@@ -38,9 +39,11 @@ class ExhaustiveIndex:
         self._documents = list(documents)
         self._embeddings = encoder.encode([document.text for document in documents])
 
-    def search(self, query: NDArray[np.float32], depth: int) -> Candidates:
+    def search(self, query: NDArray[np.float32], depth: int, *, filter: Filter | None = None) -> Candidates:
         similarities = self._embeddings @ query
-        rows = np.argsort(-similarities, kind="stable")[:depth]
+        wanted = [filter is None or filter.matches(document.metadata) for document in self._documents]
+        order = np.argsort(-similarities, kind="stable")
+        rows = order[np.array(wanted)[order]][:depth]
         return Candidates(rows, similarities[rows], self._embeddings[rows])
 
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:

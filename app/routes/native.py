@@ -33,6 +33,7 @@ from app.schemas import (
     Standing,
 )
 from app.settings import Settings
+from index.filters import parse_filter
 from index.generations import Generation
 from model.similarity import score_pairs
 
@@ -151,6 +152,7 @@ def _search_all(
     settings: Settings,
 ) -> tuple[str, list[Hits]]:
     """Who scored, and the hits of each text."""
+    wanted = None if request.filter is None else parse_filter(request.filter)
     model, scorer, most, setting = _scorer(request.rerank, service, settings)
     depth = max(request.k, request.depth or min(settings.depth_for(index.manifest.depth), most))
     _within(depth, settings.max_depth, "candidates a query", "DSE_MAX_DEPTH")
@@ -159,7 +161,7 @@ def _search_all(
     queries = retriever.queries(texts)
     cut = any(query.truncated for query in queries)
     _refuse_cut(cut, request, service.student.name, service.student.encoder.max_tokens)
-    found = [retriever.search(query, request.k, depth, scorer) for query in queries]
+    found = [retriever.search(query, request.k, depth, scorer, wanted) for query in queries]
     if isinstance(scorer, TeacherScorer) and service.teacher is not None:
         teacher_cut = any(answer.truncated for answer in found)
         _refuse_cut(teacher_cut, request, model, service.teacher.scorer.max_tokens)

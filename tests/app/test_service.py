@@ -103,6 +103,16 @@ def test_a_batch_is_its_searches(client: TestClient) -> None:
         assert [hit["score"] for hit in together["hits"]] == pytest.approx([hit["score"] for hit in alone["hits"]])
 
 
+def test_only_documents_that_a_filter_lets_through(client: TestClient) -> None:
+    wanted = {"length": {"$in": [5, 7]}, "$not": {"length": {"$gt": 6}}}
+    answer = client.post("/v1/search", json={"query": "silent", "filter": wanted}).json()
+    assert sorted(hit["text"] for hit in answer["hits"]) == sorted(word for word in WORDS if len(word) == 5)
+    batch = client.post("/v1/search/batch", json={"queries": ["silent"], "filter": wanted}).json()
+    assert batch["results"][0]["hits"] == answer["hits"]
+    nothing = client.post("/v1/search", json={"query": "silent", "filter": {"length": "5"}})
+    assert (nothing.status_code, nothing.json()["hits"]) == (200, [])
+
+
 def test_compare_given_candidates(client: TestClient) -> None:
     candidates = ["stone", "listen", "google"]
     answer = client.post("/v1/compare", json={"query": "notes", "candidates": candidates}).json()
@@ -245,6 +255,10 @@ def error(answer) -> dict:
         ("/v1/search", {"query": "a", "top": 3}, 422, "top", "Extra inputs"),
         ("/v1/search", {"query": " "}, 422, "query", "the text is empty"),
         ("/v1/search", {"query": "a\0b"}, 422, "query", "NUL"),
+        ("/v1/search", {"query": "a", "filter": ["x"]}, 422, "filter", "valid dictionary"),
+        ("/v1/search", {"query": "a", "filter": {"$or": [{"n": {"$gt": []}}]}}, 422, "filter.$or.0.n.$gt", "is a list"),
+        ("/v1/search", {"query": "a", "filter": {"n": {"$near": 1}}}, 422, "filter.n.$near", "no such operator"),
+        ("/v1/search/batch", {"queries": ["a"], "filter": {"$and": 1}}, 422, "filter.$and", "give a list"),
         ("/v1/search/batch", {"queries": []}, 422, "queries", "at least 1 item"),
         ("/v1/search/batch", {"queries": ["a"] * 1025}, 413, None, "the limit is 1024 (DSE_MAX_BATCH)"),
         ("/v1/similarity", {}, 422, None, "either pairs, or query and candidates"),
@@ -279,6 +293,10 @@ def test_bad_requests(client: TestClient, path: str, body, status: int, param: s
         (b'{"query": "a", "\\ud800": 1}', "valid string"),
         (b'{"query": "a", "k": NaN}', "k"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"query": "a", "filter": {"n": NaN}}', "filter: n: is no number that JSON knows"),
+        (b'{"query": "a", "filter": {"n": 1e999}}', "filter: n: is no number that JSON knows"),
+        (b'{"query": "a", "filter": {"\\ud800": []}}', "filter"),
+        (b'{"query": "a", "filter": ' + b'{"$not": ' * 100 + b"{}" + b"}" * 101, "nested more than 16 levels deep"),
     ],
 )
 def test_bodies_that_are_hardly_json(client: TestClient, content: bytes, message: str) -> None:

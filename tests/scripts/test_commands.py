@@ -46,6 +46,15 @@ def test_search_in_bulk_is_one_off_many_times(tmp_path: Path, words_index: Path)
         assert [hit["score"] for hit in line["hits"]] == pytest.approx([hit["score"] for hit in alone])
 
 
+def test_search_with_a_filter(tmp_path: Path, words_index: Path) -> None:
+    options = ("--filter", '{"length": {"$lt": 6}}', "-k", 9)
+    hits = json.loads(dse("search", words_index, "listen", "--json", *options))["hits"]
+    assert sorted(hit["text"] for hit in hits) == sorted(word for word in WORDS if len(word) < 6)
+    queries, output = write(tmp_path / "queries.txt", "listen"), tmp_path / "hits.jsonl"
+    dse("search", words_index, "--queries", queries, "-o", output, *options)
+    assert [hit["id"] for hit in json.loads(output.read_text())["hits"]] == [hit["id"] for hit in hits]
+
+
 def test_score_one_off_and_in_bulk(tmp_path: Path) -> None:
     alone = json.loads(dse("score", "listen", "stone", "--json"))
     (tmp_path / "pairs.tsv").write_text('sentence1\tsentence2\tnote\nlisten\tstone\tx\n"a\tb\ty\n')
@@ -133,6 +142,8 @@ def test_a_build_that_cannot_be_proven_is_refused(tmp_path: Path, options: tuple
         (["search", "INDEX", "--queries", "x"], "give either one query"),
         (["search", "INDEX", "--queries", "nowhere.txt", "-o", "y"], "nowhere.txt"),
         (["search", "INDEX", " "], "the query is empty"),
+        (["search", "INDEX", "a", "--filter", "lang=en"], "--filter is not JSON"),
+        (["search", "INDEX", "a", "--filter", '{"n": {"$near": 1}}'], r"--filter: n\.\$near: no such operator"),
         (["search", "nowhere", "a"], "nowhere is not an index"),
         (["search", "INDEX", "a", "--bundle", "nowhere"], "nowhere is not a bundle"),
         (["score", "one"], "give either two sentences"),
