@@ -17,6 +17,7 @@ from index.generations import (
     DOCUMENTS_FILE,
     EMBEDDINGS_FILE,
     FILES,
+    last_change,
     new_generation,
 )
 from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, sha256_of
@@ -58,6 +59,7 @@ def build(
     check_recipe(recipe)
     started = time.monotonic()
     with new_generation(folder) as home:
+        through = last_change(folder)  # of the documents that these replace; what comes from here on is kept
         count = _write_rows(documents, encode, dims, home, progress)
         if not count:
             raise SourceError("no documents to index")
@@ -69,6 +71,7 @@ def build(
             recipe=recipe,
             encoder=encoder,
             files={name: sha256_of(home / name) for name in FILES},
+            changes_through=through,
             measured={
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - started, 2),

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import faiss
 import numpy as np
@@ -87,8 +87,26 @@ class CandidateIndex:
     def __len__(self) -> int:
         return int(self._faiss.ntotal)
 
-    def search(self, query: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
-        """(found,) rows near a (dim,) query, at most ``depth``, nearest first by FAISS's reckoning."""
-        _, rows = self._faiss.search(np.ascontiguousarray(query[None]), depth)
+    def search(
+        self, query: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
+        """(found,) rows near a (dim,) query, at most ``depth``, nearest first by FAISS's reckoning.
+
+        Args:
+            query: (dim,).
+            depth: at most this many rows.
+            allowed: (rows,) which rows may be found; default: all. The others are passed over inside FAISS, so they
+                take no place of the ``depth``.
+        """
+        parameters = None if allowed is None else self._among(allowed, depth)
+        _, rows = self._faiss.search(np.ascontiguousarray(query[None]), depth, params=parameters)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
         return found
+
+    def _among(self, allowed: NDArray[np.bool_], depth: int) -> Any:
+        untyped: Any = faiss  # its stubs know none of these
+        selector = untyped.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        if isinstance(self._faiss, faiss.IndexHNSW):
+            # Parameters replace the index's own as a whole, so its breadth has to be said again.
+            return untyped.SearchParametersHNSW(sel=selector, efSearch=max(self._faiss.hnsw.efSearch, depth))
+        return untyped.SearchParameters(sel=selector)

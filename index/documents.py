@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +108,23 @@ class Documents:
             for row, id_, text, metadata in self._select(query, part):
                 found[row] = Document(id_, text, json.loads(metadata))
         return [found[row] for row in wanted]
+
+    def metadata(self) -> Iterator[dict[str, Any]]:
+        """The metadata of every row, in order, without holding them all."""
+        for start in range(0, self._count, ROWS_PER_QUERY):
+            query = "SELECT metadata FROM documents WHERE row >= ? AND row < ? ORDER BY row"
+            for (metadata,) in self._select(query, (start, start + ROWS_PER_QUERY)):
+                yield json.loads(metadata)
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """The rows of those of some ids that are here."""
+        wanted = list(ids)
+        found: dict[str, int] = {}
+        for start in range(0, len(wanted), ROWS_PER_QUERY):
+            part = wanted[start : start + ROWS_PER_QUERY]
+            marks = ",".join("?" * len(part))
+            found.update(self._select(f"SELECT id, row FROM documents WHERE id IN ({marks})", part))
+        return found
 
     def _select(self, query: str, values: Sequence[Any]) -> list[Any]:
         try:

@@ -5,17 +5,19 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.candidates import CandidateIndex
+from index.changes import CHANGES_FILE, ChangeLog, publication
 from index.documents import Document, Documents
-from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault
+from index.manifest import MANIFEST, BusyFault, EncoderIdentity, GenerationManifest, IndexFault
 
 CURRENT = "CURRENT"
 GENERATIONS = "generations"
@@ -24,6 +26,7 @@ EMBEDDINGS_FILE = "embeddings.npy"
 DOCUMENTS_FILE = "documents.sqlite"
 FILES = (CANDIDATES_FILE, EMBEDDINGS_FILE, DOCUMENTS_FILE)
 DECIMALS = 5  # of a similarity: what is beyond depends on the kernel, not on the texts
+PARTIAL = ".partial"
 _NAME = re.compile(r"\d{6,}")
 
 
@@ -34,6 +37,16 @@ class Candidates:
     rows: NDArray[np.int64]  # (found,)
     similarities: NDArray[np.float32]  # (found,) inner product with the query, from the stored embeddings
     embeddings: NDArray[np.float32]  # (found, dim)
+
+    def best_first(self, depth: int) -> "Candidates":
+        """The ``depth`` most similar of these, in order; ties by row."""
+        order = np.lexsort((self.rows, -self.similarities))[:depth]
+        return Candidates(self.rows[order], self.similarities[order], self.embeddings[order])
+
+
+def similarities_of(embeddings: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(rows,) cosines of (rows, dim) embeddings with a (dim,) query, to as many decimals as mean something."""
+    return np.clip(np.round(embeddings @ query, DECIMALS), -1.0, 1.0)
 
 
 class Generation:
@@ -58,11 +71,19 @@ class Generation:
             IndexFault: not an index, built with another encoder than the one given, or a file is missing, altered, or
                 disagrees with the others.
         """
-        name = current_name(folder)
-        home = folder / GENERATIONS / name
-        manifest = GenerationManifest.read(home)
+        home = folder / GENERATIONS / current_name(folder)
         if encoder is not None:
-            manifest.check_encoder(folder, encoder)
+            GenerationManifest.read(home).check_encoder(folder, encoder)
+        return cls.read(home)
+
+    @classmethod
+    def read(cls, home: Path) -> "Generation":
+        """The generation in its own folder, live or about to be, every file checked against its digest.
+
+        Raises:
+            IndexFault: a file is missing, altered, or disagrees with the others.
+        """
+        manifest = GenerationManifest.read(home)
         if missing := sorted(set(FILES) - manifest.files.keys()):
             raise IndexFault(f"{home / MANIFEST} does not list {missing}; build the index again")
         manifest.check_files(home)
@@ -76,25 +97,41 @@ class Generation:
                 f"FAISS {len(candidates)}, embeddings {embeddings.shape}, documents {len(documents)}; "
                 "build the index again"
             )
-        return cls(name, manifest, candidates, embeddings, documents)
+        return cls(home.name.removesuffix(PARTIAL), manifest, candidates, embeddings, documents)
 
     def __len__(self) -> int:
         return len(self._embeddings)
 
-    def search(self, query: NDArray[np.float32], depth: int) -> Candidates:
+    def search(self, query: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_] | None = None) -> Candidates:
         """At most ``depth`` candidates for a (dim,) query, most similar first.
 
         FAISS may rank by compressed codes; similarities and their order come from the stored embeddings.
+
+        Args:
+            query: (dim,).
+            depth: at most this many.
+            allowed: (rows,) which rows may be found; default: all.
         """
-        rows = self._candidates.search(query, depth)
+        rows = self._candidates.search(query, depth, allowed=allowed)
         embeddings = self._embeddings[rows]  # (found, dim)
-        similarities = np.clip(np.round(embeddings @ query, DECIMALS), -1.0, 1.0)
-        order = np.lexsort((rows, -similarities))
-        return Candidates(rows[order], similarities[order], embeddings[order])
+        return Candidates(rows, similarities_of(embeddings, query), embeddings).best_first(depth)
 
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:
         """The documents of some rows, in the order asked."""
         return self._documents.at(rows)
+
+    def matching(self, matches: Callable[[dict[str, Any]], bool]) -> NDArray[np.bool_]:
+        """(rows,) which rows have metadata that ``matches``."""
+        found = (matches(metadata) for metadata in self._documents.metadata())
+        return np.fromiter(found, np.bool_, count=len(self))
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """The rows of those of some ids that are here."""
+        return self._documents.rows_of(ids)
+
+    def embeddings(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(rows, dim) stored embeddings, in the order asked."""
+        return self._embeddings[rows]
 
 
 def current_name(folder: Path) -> str:
@@ -114,22 +151,42 @@ def current_name(folder: Path) -> str:
     return name
 
 
+def last_change(folder: Path) -> int:
+    """The sequence number of the last change to an index; 0 where there is none, or no index yet.
+
+    Raises:
+        IndexFault: the change log is damaged.
+    """
+    if (folder / CHANGES_FILE).exists():
+        with closing(ChangeLog(folder / CHANGES_FILE, writable=False)) as log:
+            return log.extent().last
+    try:
+        return GenerationManifest.read(folder / GENERATIONS / current_name(folder)).changes_through
+    except IndexFault:  # nothing there that could be read, so nothing to go on from
+        return 0
+
+
 @contextmanager
-def new_generation(folder: Path) -> Iterator[Path]:
+def new_generation(folder: Path, settle: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A folder to fill; on leaving it without an error it becomes the live generation, in one step.
 
     An error, or a process that is killed, leaves the index as it was. The live generation and the one it replaced are
-    kept; older ones, and what a killed process left, are removed.
+    kept; older ones, and what a killed process left, are removed. No change is accepted during that one step.
+
+    Args:
+        folder: the index, new or existing.
+        settle: given the filled folder while changes already wait, for a last look at those that came meanwhile.
 
     Raises:
-        IndexFault: another process is writing to this index, or the folder cannot be written.
+        IndexFault: another process is writing to this index, the folder cannot be written, or changes were made
+            meanwhile that do not fit the new generation.
     """
     wanted = [folder / GENERATIONS, folder, *folder.parents]
     created = [path for path in wanted if not path.exists()]
     try:
         (folder / GENERATIONS).mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            yield from _filled(folder)
+            yield from _filled(folder, settle)
     except (OSError, sqlite3.Error) as error:
         live = current_name(folder) if (folder / CURRENT).exists() else "none"
         raise IndexFault(f"{folder} cannot be written: {error}; its live generation is {live}") from error
@@ -145,23 +202,31 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise IndexFault(f"{folder} is being written by another process; wait for it to end") from None
+            raise BusyFault(f"{folder} is being written by another process; wait for it to end") from None
         yield
     finally:
         os.close(descriptor)
 
 
-def _filled(folder: Path) -> Iterator[Path]:
+def _filled(folder: Path, settle: Callable[[Path], None] | None) -> Iterator[Path]:
     live = current_name(folder) if (folder / CURRENT).exists() else None
     number = int(live) + 1 if live else 1
     name = f"{number:06d}"
-    home, partial = folder / GENERATIONS / name, folder / GENERATIONS / f"{name}.partial"
+    home, partial = folder / GENERATIONS / name, folder / GENERATIONS / f"{name}{PARTIAL}"
     for leftover in (home, partial):  # of a process that died before it could publish
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
-        _publish(folder, partial, home)
+        if settle is None:
+            _make_durable(partial)
+        with publication(folder, GenerationManifest.read(partial), first=live is None) as log:
+            if settle is not None:
+                settle(partial)
+                _make_durable(partial)
+            if log is not None:
+                log.check_follows(GenerationManifest.read(partial))
+            _publish(folder, partial, home)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         if not (folder / CURRENT).exists() or current_name(folder) != name:
@@ -172,10 +237,13 @@ def _filled(folder: Path) -> Iterator[Path]:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _publish(folder: Path, partial: Path, home: Path) -> None:
-    """Make the files durable, then their name, then the pointer to it; each before the next may be seen."""
+def _make_durable(partial: Path) -> None:
     for path in [*sorted(partial.iterdir()), partial]:
         _fsync(path)
+
+
+def _publish(folder: Path, partial: Path, home: Path) -> None:
+    """Make the name of durable files durable, then the pointer to it; each before the next may be seen."""
     partial.rename(home)
     _fsync(home.parent)
     pointer = folder / f"{CURRENT}.partial"
