@@ -103,6 +103,11 @@ class LiveIndex:
                         raise IndexFault(str(behind)) from behind
             wait = True
 
+    @property
+    def latest(self) -> View:
+        """The newest view that was taken, without a look for a newer one."""
+        return self._view
+
     def upsert(self, documents: Sequence[Document], embeddings: NDArray[np.float32]) -> list[Status]:
         """Add documents, or replace those of the same id; durable and to be found once this returns.
 

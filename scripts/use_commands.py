@@ -35,7 +35,7 @@ def search(
         raise BadInput('give either one query, or --queries FILE with --output FILE: dse search INDEX "words"')
     settings = read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
-    retriever = Retriever(student.encoder, open_index(index, student))
+    retriever = Retriever(student.encoder, open_index(index, student).view())
     scorer = HeadScorer(student.head, student.score)
 
     def hits_of(query: Query) -> list[dict[str, object]]:
