@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.documents import Document
+from index.durable import fsync
 from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault
 
 CHANGES_FILE = "changes.sqlite"
@@ -99,7 +100,7 @@ class ChangeLog:
                     connection.execute("INSERT INTO log VALUES (?, ?, ?)", (_FORMAT, dropped_through, dropped_through))
                 with suppress(FileExistsError):  # another process was first
                     os.link(partial, path)
-                _fsync(path.parent)
+                fsync(path.parent)
         finally:
             for leftover in (partial, *(partial.with_name(partial.name + end) for end in ("-wal", "-shm"))):
                 with suppress(OSError):
@@ -119,10 +120,15 @@ class ChangeLog:
         with self._lock, self._faults():
             return self._extent()
 
-    def read(self, after: int, manifest: GenerationManifest) -> tuple[Extent, list[Change]]:
+    def read(self, after: int, manifest: GenerationManifest, through: int | None = None) -> tuple[Extent, list[Change]]:
         """What the log holds, and the changes after a sequence number, in order; both of one moment.
 
         Of changes that were dropped meanwhile there are none: compare ``after`` with the extent.
+
+        Args:
+            after: the last change that is known.
+            manifest: whose encoder the vectors must be of.
+            through: the last change to read; default: all.
 
         Raises:
             IndexFault: a row is missing or altered, or its vector is not of the manifest's encoder.
@@ -131,13 +137,14 @@ class ChangeLog:
             self._connection.execute("BEGIN")
             try:
                 extent = self._extent()
-                query = "SELECT * FROM changes WHERE sequence > ? ORDER BY sequence"
-                rows = self._connection.execute(query, (after,)).fetchall()
+                last = extent.last if through is None else min(through, extent.last)
+                query = "SELECT * FROM changes WHERE sequence > ? AND sequence <= ? ORDER BY sequence"
+                rows = self._connection.execute(query, (after, last)).fetchall()
             finally:
                 self._connection.execute("ROLLBACK")
         first = max(after, extent.dropped_through) + 1
-        if [row[0] for row in rows] != list(range(first, extent.last + 1)):
-            raise self._damaged(f"it should hold the changes {first} to {extent.last}, and has {len(rows)} rows")
+        if [row[0] for row in rows] != list(range(first, last + 1)):
+            raise self._damaged(f"it should hold the changes {first} to {last}, and has {len(rows)} rows")
         changes = [self._change(row) for row in rows]
         self._check_encoders({(row[5], len(row[4]) // 4) for row in rows if row[4] is not None}, manifest)
         return extent, changes
@@ -181,7 +188,6 @@ class ChangeLog:
         """Write the log as it is now to another place, as one file."""
         with self._lock, self._faults(), closing(sqlite3.connect(path, isolation_level=None)) as connection:
             self._connection.backup(connection)
-            connection.execute("PRAGMA journal_mode = WAL")
 
     def check_follows(self, manifest: GenerationManifest) -> None:
         """Within a transaction: may a generation become live, and this log go on from it?
@@ -321,11 +327,3 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         kind = ReadOnlyFault if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else IndexFault
         raise kind(f"{path} cannot be written ({error.strerror}); nothing was changed") from error
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

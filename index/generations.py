@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from index.candidates import CandidateIndex
 from index.changes import CHANGES_FILE, ChangeLog, publication
 from index.documents import Document, Documents
+from index.durable import fsync as _fsync
 from index.manifest import MANIFEST, BusyFault, EncoderIdentity, GenerationManifest, IndexFault
 
 CURRENT = "CURRENT"
@@ -71,7 +72,7 @@ class Generation:
             IndexFault: not an index, built with another encoder than the one given, or a file is missing, altered, or
                 disagrees with the others.
         """
-        home = folder / GENERATIONS / current_name(folder)
+        home = live_home(folder)
         if encoder is not None:
             GenerationManifest.read(home).check_encoder(folder, encoder)
         return cls.read(home)
@@ -151,6 +152,15 @@ def current_name(folder: Path) -> str:
     return name
 
 
+def live_home(folder: Path) -> Path:
+    """The folder of the live generation.
+
+    Raises:
+        IndexFault: the folder is not an index.
+    """
+    return folder / GENERATIONS / current_name(folder)
+
+
 def last_change(folder: Path) -> int:
     """The sequence number of the last change to an index; 0 where there is none, or no index yet.
 
@@ -161,7 +171,7 @@ def last_change(folder: Path) -> int:
         with closing(ChangeLog(folder / CHANGES_FILE, writable=False)) as log:
             return log.extent().last
     try:
-        return GenerationManifest.read(folder / GENERATIONS / current_name(folder)).changes_through
+        return GenerationManifest.read(live_home(folder)).changes_through
     except IndexFault:  # nothing there that could be read, so nothing to go on from
         return 0
 
@@ -264,11 +274,3 @@ def _remove_if_empty(created: list[Path]) -> None:
             path.rmdir()
         except OSError:  # there is something in it, or it is gone
             return
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from index.changes import BUSY_SECONDS, CHANGES_FILE, Change, ChangeLog
 from index.compaction import fold
 from index.documents import Document
-from index.generations import CURRENT, Generation, new_generation
-from index.manifest import BusyFault, EncoderIdentity, IndexFault, ReadOnlyFault
+from index.generations import CURRENT, Generation, live_home, new_generation
+from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault
 from index.view import View
 
 log = logging.getLogger("dse")
@@ -159,7 +159,7 @@ class LiveIndex:
             BusyFault: the index is already being compacted or built.
             ReadOnlyFault, IndexFault: it cannot be written; it is as it was.
         """
-        changes = self._writer()
+        self._writer()
         if not self.view().pending:
             return self.view()
         if not self._opening.acquire(blocking=False):
@@ -174,11 +174,7 @@ class LiveIndex:
             self._swap(generation, _stamp(self.folder))
         finally:
             self._opening.release()
-        try:
-            with changes.transaction():
-                changes.drop(view.through)
-        except IndexFault as error:  # they are passed over when read, and dropped after the next compaction
-            log.warning("the changes that were folded in are still in the log: %s", error)
+        self._drop_folded()
         return self.view()
 
     def reload(self) -> View:
@@ -229,8 +225,9 @@ class LiveIndex:
                 if _stamp(self.folder) == stamp:
                     log.warning("the new generation cannot be served, the one before stays: %s", error)
                     with self._state:
-                        with suppress(IndexFault, _Behind):  # the last that can be known of the one before
-                            self._view = self._caught_up(self._view)
+                        with suppress(IndexFault, _Behind):  # the last state of the one before
+                            through = GenerationManifest.read(live_home(self.folder)).changes_through
+                            self._view = self._caught_up(self._view, through)
                         self._seen, self._refused = stamp, error
 
     def _swap(self, generation: Generation, stamp: "Stamp | None") -> None:
@@ -241,6 +238,15 @@ class LiveIndex:
                 raise IndexFault(str(behind)) from behind
             self._seen, self._refused = stamp, None
 
+    def _drop_folded(self) -> None:
+        """Forget the changes that the live generation holds. They are passed over when read, wherever they are."""
+        try:
+            changes = self._writer()
+            with changes.transaction():
+                changes.drop(self.view().manifest.changes_through)
+        except IndexFault as error:
+            log.warning("the changes that were folded in are still in the log: %s", error)
+
     def _check_followed(self) -> None:
         if self._refused is not None:
             raise ReadOnlyFault(
@@ -248,8 +254,8 @@ class LiveIndex:
                 "is, and can no longer be changed"
             )
 
-    def _caught_up(self, view: View) -> View:
-        """A view with the changes after it."""
+    def _caught_up(self, view: View, through: int | None = None) -> View:
+        """A view with the changes after it, as far as ``through``."""
         path = self.folder / CHANGES_FILE
         if self._reading is None:
             if not path.exists():
@@ -258,7 +264,7 @@ class LiveIndex:
         version = self._reading.version()  # before reading: what is written in between is read again, not passed over
         if view is self._view and version == self._version:
             return view
-        extent, changes = self._reading.read(view.through, view.manifest)
+        extent, changes = self._reading.read(view.through, view.manifest, through)
         if extent.last < view.through:
             raise IndexFault(
                 f"{path} ends with change {extent.last}, but {view.name} holds the changes through {view.through}: the "

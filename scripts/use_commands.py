@@ -1,19 +1,24 @@
 """dse search, score and encode: use a bundle and an index without a server, one-off or in bulk."""
 
 import json as json_lines
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings, written
+from scripts.console import (
+    BadInput,
+    batches,
+    print_json,
+    print_table,
+    progress_bar,
+    read_lines,
+    read_settings,
+    written,
+)
 from scripts.options import BundleOption, JsonOption
 
 TEXTS_PER_BATCH = 4096
-
-T = TypeVar("T")
 
 
 def search(
@@ -61,10 +66,10 @@ def search(
         return
     assert queries is not None  # checked above, and
     assert output is not None
-    texts = _lines(queries)
+    texts = [_usable(line, f"{queries}:{number}") for number, line in read_lines(queries, "queries")]
     with written(output, "w") as file, progress_bar() as bar:
         task = bar.add_task("searching", total=len(texts))
-        for batch in _batches(texts):
+        for batch in batches(texts, TEXTS_PER_BATCH):
             for found in retriever.queries(batch):
                 line = {"query": found.text, "hits": hits_of(found)}
                 file.write(json_lines.dumps(line, ensure_ascii=False) + "\n")
@@ -111,7 +116,7 @@ def _score_file(path: Path, output: Path, bundle: Path | None) -> None:
         student = load_student(bundle or settings.bundle, settings.threads)
         task = bar.add_task("scoring", total=len(rows))
         file.write("\t".join([*columns, "score", "similarity"]) + "\n")
-        for batch in _batches(rows):
+        for batch in batches(rows, TEXTS_PER_BATCH):
             answer = score_pairs(student.encoder, student.head, [(row["sentence1"], row["sentence2"]) for row in batch])
             for row, value, cosine in zip(batch, student.score(answer.logits), answer.similarities, strict=True):
                 file.write("\t".join([*row.values(), f"{value:.6f}", f"{cosine:.6f}"]) + "\n")
@@ -139,29 +144,11 @@ def encode(
         task = bar.add_task("encoding", total=None)
         documents = read_documents(inputs, Columns(text=text_column))
         parts = []
-        texts = _batches(sourced.document.text for sourced in documents)
+        texts = batches((sourced.document.text for sourced in documents), TEXTS_PER_BATCH)
         for embeddings in student.encoder.encode_batches(texts, dimensions):
             parts.append(embeddings)
             bar.advance(task, len(embeddings))
         np.save(file, np.concatenate(parts))
-
-
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, TEXTS_PER_BATCH)):
-        yield batch
-
-
-def _lines(path: Path) -> list[str]:
-    """The queries of a file, one a line; blank lines are passed over."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: {error}") from error
-    texts = [_usable(line.strip(), f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not texts:
-        raise BadInput(f"{path}: no queries in it")
-    return texts
 
 
 def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
