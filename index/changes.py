@@ -172,6 +172,8 @@ class ChangeLog:
 
     def append(self, changes: Sequence[Change], encoder: EncoderIdentity) -> None:
         """Within a transaction: the next changes."""
+        if not changes:
+            return
         with self._faults():
             last = self._extent().last
             rows = [_row(sequence, change, encoder.digest) for sequence, change in enumerate(changes, last + 1)]
@@ -312,7 +314,8 @@ def _translated(path: Path, busy_seconds: float) -> Iterator[None]:
             raise ReadOnlyFault(f"{path} cannot be written ({error}); nothing was changed") from error
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             raise IndexFault(
-                f"{path} cannot be written ({error}); nothing of this was changed: free space on its disk and try again"
+                f"{path} cannot be read or written ({error}), and nothing was changed: free space on its disk, if "
+                "it is full, and try again"
             ) from error
         raise IndexFault(
             f"{path} is damaged or no change log ({error}); restore the index folder from a copy (dse index snapshot "

@@ -1,5 +1,9 @@
-"""Changes are durable, visible at once, and the same to whoever looks."""
+"""Changes are durable, visible at once, and the same to whoever looks.
 
+``DSE_HISTORIES=1000`` tries that many random histories.
+"""
+
+import os
 import random
 import shutil
 import sqlite3
@@ -17,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from index.changes import CHANGES_FILE, ChangeLog
+from index.compaction import fold
 from index.generations import Generation, current_name, new_generation
 from index.live import LiveIndex
 from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault
@@ -116,7 +121,9 @@ class Machine(RuleBasedStateMachine):
 
 
 TestAnyHistory = Machine.TestCase
-TestAnyHistory.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestAnyHistory.settings = settings(
+    max_examples=int(os.environ.get("DSE_HISTORIES", "25")), stateful_step_count=20, deadline=None
+)
 
 
 @pytest.fixture
@@ -445,7 +452,7 @@ with open_live(Path({str(folder)!r})) as live:
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     message, count = done.stdout.splitlines()
-    assert "changes.sqlite cannot be written" in message
+    assert "changes.sqlite cannot be read or written" in message
     assert "free space" in message
     with open_live(folder) as live:
         assert len(contents(live.view())) == 6 + int(count)
@@ -516,3 +523,94 @@ def test_a_manifest_of_before_changes_existed_still_opens(folder: Path) -> None:
     path.write_text(manifest.model_dump_json(exclude={"changes_through"}))
     with open_live(folder) as live:
         assert live.view().pending == 0
+
+
+def test_a_commit_waits_for_the_disk(folder: Path) -> None:
+    with open_live(folder) as live:
+        connection = live._writer()._connection
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_write_between_two_generations_goes_to_neither_blindly(folder: Path, monkeypatch) -> None:
+    """Another generation becomes live after the writer looked, and before it has its transaction."""
+    from index.build import build
+    from index.sources import SourcedDocument
+
+    other = EncoderIdentity(name="other", digest="e" * 64)
+    with open_live(folder) as live:
+        look, looked = live._follow, []
+
+        def published_just_after(wait: bool) -> None:
+            look(wait)
+            if not looked:
+                looked.append(build([SourcedDocument(document("x", "onset"), "x")], embed, 26, other, folder))
+
+        monkeypatch.setattr(live, "_follow", published_just_after)
+        with pytest.raises(ReadOnlyFault, match="built with encoder other"):
+            upsert(live, {"f": "tinsel"})
+    with LiveIndex.open(folder, other) as live:
+        assert contents(live.view()) == {"x": "onset"}
+
+
+def test_no_change_is_made_while_a_generation_takes_its_place(folder: Path) -> None:
+    with open_live(folder) as one, open_live(folder, busy_seconds=0.05) as other:
+        upsert(one, {"f": "tinsel"})
+        refused = []
+
+        def settle(home: Path) -> None:
+            with pytest.raises(BusyFault):
+                upsert(other, {"g": "google"})
+            refused.append(home)
+
+        with new_generation(folder, settle) as home:
+            view = one.view()
+            fold(view, home, ENCODER, 26, view.embeddings)
+        assert refused
+        assert contents(one.view()) == contents(other.view()) == WORDS | {"f": "tinsel"}
+
+
+def test_a_search_goes_on_while_a_generation_is_being_opened(folder: Path, monkeypatch) -> None:
+    """One thread opens what another process published; those beside it do not wait for that."""
+    opening, go_on = threading.Event(), threading.Event()
+    read = Generation.read
+
+    def slowly(home: Path) -> Generation:
+        opening.set()
+        assert go_on.wait(10)
+        return read(home)
+
+    with open_live(folder) as live, open_live(folder) as other, ThreadPoolExecutor(1) as pool:
+        upsert(other, {"f": "tinsel"})
+        other.compact()
+        monkeypatch.setattr(Generation, "read", slowly)
+        first = pool.submit(live.view)
+        try:
+            assert opening.wait(10)
+            # The log no longer has what this handle has not read; so it may only wait. It had read it, had it looked.
+            waiting = threading.Thread(target=live.view)
+            waiting.start()
+            waiting.join(0.2)
+            assert waiting.is_alive()
+        finally:
+            go_on.set()
+        assert first.result().name == "000002"
+        waiting.join(10)
+
+        monkeypatch.setattr(Generation, "read", read)
+        upsert(other, {"g": "google"})
+        live.view()
+        other.compact()
+        opening.clear(), go_on.clear()
+        monkeypatch.setattr(Generation, "read", slowly)
+        first = pool.submit(live.view)
+        try:
+            assert opening.wait(10)
+            monkeypatch.setattr(Generation, "read", read)
+            upsert(other, {"h": "hello"})
+            assert live.view().name == "000002"
+            assert contents(live.view()) == WORDS | {"f": "tinsel", "g": "google", "h": "hello"}
+        finally:
+            go_on.set()
+        assert first.result().name == "000003"
+        assert contents(first.result()) == WORDS | {"f": "tinsel", "g": "google", "h": "hello"}
