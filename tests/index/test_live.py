@@ -150,6 +150,30 @@ def test_a_write_is_in_the_very_next_view_of_every_handle(folder: Path) -> None:
         assert contents(before) == WORDS
 
 
+def test_an_older_view_is_not_changed_by_what_comes_after(folder: Path) -> None:
+    with open_live(folder) as live:
+        upsert(live, {"a": "first", "f": "tinsel"})
+        view = live.view()
+        expected = {id_: WORDS[id_] for id_ in "bcde"} | {"a": "first", "f": "tinsel"}
+        upsert(live, {"a": "second", "f": "second", "g": "google"} | {f"n{n}": "many" for n in range(100)})
+        live.delete(["b", "c", "n7"])
+        live.view()
+        assert contents(view) == expected
+        assert {id_: found and found.text for id_ in [*expected, "g"] for found in [view.get(id_)]} == expected | {
+            "g": None
+        }
+        for depth in range(1, 7):
+            check_search(view, expected, "tonsil", depth)
+
+
+def test_the_changes_alone_are_searched_to_any_depth(folder: Path) -> None:
+    texts = {f"n{n}": "abcdef"[: n % 6 + 1] for n in range(60)}  # each ten times, so that every depth cuts through ties
+    with open_live(folder) as live:
+        upsert(live, texts)
+        for depth in (1, 5, 15, 59, 65, 80):
+            check_search(live.view(), WORDS | texts, "abc", depth)
+
+
 def test_what_is_replaced_takes_no_place_of_the_depth(folder: Path) -> None:
     with open_live(folder) as live:
         upsert(live, {"a": "banana"})
