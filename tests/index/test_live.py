@@ -150,6 +150,22 @@ def test_a_write_is_in_the_very_next_view_of_every_handle(folder: Path) -> None:
         assert contents(before) == WORDS
 
 
+def test_a_write_during_a_look_at_the_log_is_in_the_next_view(folder: Path, monkeypatch) -> None:
+    with open_live(folder) as live, open_live(folder) as other:
+        upsert(other, {"f": "tinsel"})
+        read = ChangeLog.read
+
+        def read_and_write(log: ChangeLog, *arguments):
+            found = read(log, *arguments)
+            monkeypatch.setattr(ChangeLog, "read", read)
+            upsert(other, {"g": "google"})
+            return found
+
+        monkeypatch.setattr(ChangeLog, "read", read_and_write)
+        assert contents(live.view()) == WORDS | {"f": "tinsel"}
+        assert contents(live.view()) == WORDS | {"f": "tinsel", "g": "google"}
+
+
 def test_an_older_view_is_not_changed_by_what_comes_after(folder: Path) -> None:
     with open_live(folder) as live:
         upsert(live, {"a": "first", "f": "tinsel"})
@@ -222,6 +238,26 @@ def test_a_compacted_generation_is_a_fresh_build_row_by_row(tmp_path: Path, fold
         assert (ours / name).read_bytes() == (theirs / name).read_bytes()
     rows = np.arange(5)
     assert Generation.read(ours).documents(rows) == Generation.read(theirs).documents(rows)
+
+
+def test_writes_during_a_compaction_survive_it(folder: Path, monkeypatch) -> None:
+    import index.live as live_module
+
+    with open_live(folder) as live, open_live(folder) as other:
+        upsert(live, {"f": "tinsel"})
+
+        def fold_while_others_write(*arguments):
+            upsert(live, {"a": "google"})
+            other.delete(["b", "f"])
+            return fold(*arguments)
+
+        monkeypatch.setattr(live_module, "fold", fold_while_others_write)
+        view = live.compact()
+        assert (view.name, len(view.generation), view.pending) == ("000002", 6, 3)
+        expected = {id_: WORDS[id_] for id_ in "cde"} | {"a": "google"}
+        assert contents(view) == contents(other.view()) == expected
+    with open_live(folder) as live:
+        assert contents(live.view()) == expected
 
 
 def test_sequence_numbers_are_never_given_twice(folder: Path) -> None:
