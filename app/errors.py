@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from index.filters import FilterError
+from index.manifest import BusyFault, IndexFault, ReadOnlyFault
 
 log = logging.getLogger("dse")
 
@@ -45,6 +46,15 @@ def error_response(status: int, message: str, param: str | None = None) -> JSONR
     return JSONResponse(error_body(status, message, param), status)
 
 
+def _fault_response(fault: IndexFault) -> JSONResponse:
+    if isinstance(fault, ReadOnlyFault):
+        return error_response(409, str(fault))
+    answer = error_response(503, str(fault))
+    if isinstance(fault, BusyFault):
+        answer.headers["Retry-After"] = "1"
+    return answer
+
+
 def install(app: FastAPI) -> None:
     """Answer every failure of a route in the shape of the contract, without a stack trace."""
 
@@ -55,6 +65,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(FilterError)
     async def bad_filter(_: Request, error: FilterError) -> JSONResponse:
         return error_response(422, f"filter: {error}", location(["filter", error.place]).rstrip("."))
+
+    @app.exception_handler(IndexFault)
+    async def index_fault(request: Request, fault: IndexFault) -> JSONResponse:
+        log.warning("%s %s: %s", request.method, request.url.path, fault)
+        return _fault_response(fault)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

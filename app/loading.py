@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings import Settings
-from index.generations import Generation
+from index.live import LiveIndex
 from index.manifest import EncoderIdentity, HeadIdentity
 from index.nearest import HeadVectors
 from model.bundle import Student, Teacher, load_student, load_teacher
@@ -19,7 +19,7 @@ class Service:
 
     student: Student
     teacher: Teacher | None
-    index: Generation | None
+    index: LiveIndex | None
 
 
 def load(settings: Settings) -> Service:
@@ -30,7 +30,7 @@ def load(settings: Settings) -> Service:
             message says how to mend it.
     """
     student = load_student(settings.bundle, settings.threads)
-    index = open_index(settings.index, student) if settings.index else None
+    index = open_index(settings.index, student, writable=not settings.read_only) if settings.index else None
     teacher = load_teacher(settings.teacher, settings.threads) if settings.teacher else None
     try:
         score_pairs(student.encoder, student.head, [("warm", "up")])
@@ -48,14 +48,14 @@ def identity(student: Student) -> EncoderIdentity:
     return EncoderIdentity(name=student.name, digest=student.encoder_digest)
 
 
-def open_index(folder: Path, student: Student) -> Generation:
-    """The live generation of an index that this student's encoder built.
+def open_index(folder: Path, student: Student, writable: bool = False) -> LiveIndex:
+    """The index in a folder, which this student's encoder built, with all changes since.
 
     Raises:
         IndexFault: not an index, built with another encoder, ranked by another head, or a file of it is missing or
             altered.
     """
-    return Generation.open(folder, identity(student), head_vectors(student))
+    return LiveIndex.open(folder, identity(student), writable, head=head_vectors(student))
 
 
 def head_vectors(student: Student) -> HeadVectors | None:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from index.sources import unusable
+from index.sources import unusable, unusable_metadata
 
 
 def _text(value: str) -> str:
@@ -12,6 +12,12 @@ def _text(value: str) -> str:
         raise ValueError("the text is empty")
     if problem := unusable(value):
         raise ValueError(f"the text holds {problem}; remove it")
+    return value
+
+
+def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if problem := unusable_metadata(value):
+        raise ValueError(f"metadata {problem}")
     return value
 
 
@@ -188,6 +194,40 @@ class IndexResponse(BaseModel):
     model: str
     encoder_digest: str
     created: str | None
+    changes_pending: int = Field(description="changes that are searched, and not yet folded into the generation")
+    read_only: bool = Field(description="writes are answered with 409")
+
+
+class DocumentBody(BaseModel):
+    """A document as it is stored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    id: Text
+    text: Text
+    metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] = {}
+
+
+class PutDocumentsRequest(Request):
+    """Documents to add, or to put in the place of those with the same id; of one id, the last stays."""
+
+    documents: list[DocumentBody] = Field(
+        min_length=1, examples=[[{"id": "a/1", "text": "A man plays a flute.", "metadata": {"source": "captions"}}]]
+    )
+
+
+class DocumentStatus(BaseModel):
+    """What became of one document."""
+
+    id: str
+    status: Literal["created", "updated"]
+    truncated: bool = Field(description="the text was longer than the model reads; what is beyond cannot be found")
+
+
+class PutDocumentsResponse(BaseModel):
+    """One answer a document, in input order. All are durable, and found by the next search."""
+
+    results: list[DocumentStatus]
 
 
 class ErrorDetail(BaseModel):

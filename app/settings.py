@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     bundle: Path = Field(BUNDLES / "dse-minilm-l6", description="the student's bundle")
     teacher: OptionalPath = Field(BUNDLES / "teacher-minilm-l6", description="the teacher's bundle; empty for none")
     index: OptionalPath = Field(None, description="the index folder; without one, search answers 404")
+    read_only: bool = Field(
+        False, description="refuse every change to the index (409); a replica's disk may be read-only"
+    )
+    compact_after: Annotated[int, Field(ge=0)] = Field(
+        10_000, description="changes after which they are folded into a new generation by themselves; 0 for never"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on")
     threads: Annotated[int, Field(ge=1)] = Field(

@@ -19,6 +19,7 @@ from index.generations import (
     EMBEDDINGS_FILE,
     FILES,
     METADATA_FILE,
+    last_change,
     new_generation,
 )
 from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, sha256_of
@@ -64,6 +65,7 @@ def build(
     search.check(recipe, dims)
     started = time.monotonic()
     with new_generation(folder) as home:
+        through = last_change(folder)  # of the documents that these replace; what comes from here on is kept
         count = _write_rows(documents, encode, dims, home, progress)
         if not count:
             raise SourceError("no documents to index")
@@ -76,6 +78,7 @@ def build(
             encoder=encoder,
             files={name: sha256_of(home / name) for name in FILES},
             **facts,
+            changes_through=through,
             measured={
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - started, 2),

@@ -116,6 +116,16 @@ class Documents:
             for (metadata,) in self._select(query, (start, start + ROWS_PER_QUERY)):
                 yield json.loads(metadata)
 
+    def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """The rows of those of some ids that are here."""
+        wanted = list(ids)
+        found: dict[str, int] = {}
+        for start in range(0, len(wanted), ROWS_PER_QUERY):
+            part = wanted[start : start + ROWS_PER_QUERY]
+            marks = ",".join("?" * len(part))
+            found.update(self._select(f"SELECT id, row FROM documents WHERE id IN ({marks})", part))
+        return found
+
     def _select(self, query: str, values: Sequence[Any]) -> list[Any]:
         try:
             with self._lock:

@@ -5,8 +5,8 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.candidates import CandidateIndex
+from index.changes import CHANGES_FILE, ChangeLog, publication
 from index.columns import MetadataColumns
 from index.documents import Document, Documents
+from index.durable import fsync as _fsync
 from index.filters import Filter
-from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault
+from index.manifest import MANIFEST, BusyFault, EncoderIdentity, GenerationManifest, IndexFault
 from index.nearest import HeadVectors, NearestSearch, Tuning
 
 CURRENT = "CURRENT"
@@ -31,6 +33,7 @@ FILES = (CANDIDATES_FILE, EMBEDDINGS_FILE, DOCUMENTS_FILE, METADATA_FILE)
 LATER_FILES = (METADATA_FILE,)  # that a generation of an earlier version may lack
 SELECTIONS = 16  # of filters, remembered for the next search with the same one
 DECIMALS = 5  # of a similarity: what is beyond depends on the kernel, not on the texts
+PARTIAL = ".partial"
 _NAME = re.compile(r"\d{6,}")
 
 
@@ -41,6 +44,17 @@ class Candidates:
     rows: NDArray[np.int64]  # (found,)
     similarities: NDArray[np.float32]  # (found,) inner product with the query, from the stored embeddings
     embeddings: NDArray[np.float32]  # (found, dim)
+
+    def nearest(self, nearness: NDArray[np.floating], depth: int) -> "Candidates":
+        """The ``depth`` of greatest (found,) nearness, most similar first; ties by row."""
+        kept = np.lexsort((self.rows, -nearness))[:depth]
+        order = kept[np.lexsort((self.rows[kept], -self.similarities[kept]))]
+        return Candidates(self.rows[order], self.similarities[order], self.embeddings[order])
+
+
+def similarities_of(embeddings: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(rows,) cosines of (rows, dim) embeddings with a (dim,) query, to as many decimals as mean something."""
+    return np.clip(np.round(embeddings @ query, DECIMALS), -1.0, 1.0)
 
 
 class Generation:
@@ -74,12 +88,21 @@ class Generation:
             IndexFault: not an index, built with another encoder than the one given or ranked by another head, or a
                 file is missing, altered, or disagrees with the others.
         """
-        name = current_name(folder)
-        home = folder / GENERATIONS / name
-        manifest = GenerationManifest.read(home)
+        home = live_home(folder)
         if encoder is not None:
+            manifest = GenerationManifest.read(home)
             manifest.check_encoder(folder, encoder)
             manifest.check_head(folder, None if head is None else head.identity)
+        return cls.read(home, head)
+
+    @classmethod
+    def read(cls, home: Path, head: HeadVectors | None = None) -> "Generation":
+        """The generation in its own folder, live or about to be, every file checked against its digest.
+
+        Raises:
+            IndexFault: a file is missing, altered, or disagrees with the others.
+        """
+        manifest = GenerationManifest.read(home)
         if missing := sorted(set(FILES) - set(LATER_FILES) - manifest.files.keys()):
             raise IndexFault(f"{home / MANIFEST} does not list {missing}; build the index again")
         manifest.check_files(home)
@@ -97,7 +120,7 @@ class Generation:
                 f"metadata {'none' if columns is None else len(columns)}; build the index again"
             )
         nearest = NearestSearch(candidates, embeddings, head if manifest.head is not None else None)
-        return cls(name, manifest, nearest, documents, columns)
+        return cls(home.name.removesuffix(PARTIAL), manifest, nearest, documents, columns)
 
     def __len__(self) -> int:
         return len(self.nearest.embeddings)
@@ -124,9 +147,8 @@ class Generation:
             selected = self.select(filter)
             allowed = selected if allowed is None else allowed & selected
         rows, embeddings = self.nearest.search(query, depth, self._tuning, allowed)
-        similarities = np.clip(np.round(embeddings @ query, DECIMALS), -1.0, 1.0)
-        order = np.lexsort((rows, -similarities))
-        return Candidates(rows[order], similarities[order], embeddings[order])
+        similarities = similarities_of(embeddings, query)
+        return Candidates(rows, similarities, embeddings).nearest(similarities, depth)
 
     def select(self, filter: Filter) -> NDArray[np.bool_]:
         """(rows,) which rows a filter lets through; not to be written to, since the last few are remembered."""
@@ -144,6 +166,14 @@ class Generation:
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:
         """The documents of some rows, in the order asked."""
         return self._documents.at(rows)
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """The rows of those of some ids that are here."""
+        return self._documents.rows_of(ids)
+
+    def embeddings(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(rows, dim) stored embeddings, in the order asked."""
+        return self.nearest.embeddings[rows]
 
 
 def current_name(folder: Path) -> str:
@@ -163,22 +193,51 @@ def current_name(folder: Path) -> str:
     return name
 
 
+def live_home(folder: Path) -> Path:
+    """The folder of the live generation.
+
+    Raises:
+        IndexFault: the folder is not an index.
+    """
+    return folder / GENERATIONS / current_name(folder)
+
+
+def last_change(folder: Path) -> int:
+    """The sequence number of the last change to an index; 0 where there is none, or no index yet.
+
+    Raises:
+        IndexFault: the change log is damaged.
+    """
+    if (folder / CHANGES_FILE).exists():
+        with closing(ChangeLog(folder / CHANGES_FILE, writable=False)) as log:
+            return log.extent().last
+    try:
+        return GenerationManifest.read(live_home(folder)).changes_through
+    except IndexFault:  # nothing there that could be read, so nothing to go on from
+        return 0
+
+
 @contextmanager
-def new_generation(folder: Path) -> Iterator[Path]:
+def new_generation(folder: Path, settle: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A folder to fill; on leaving it without an error it becomes the live generation, in one step.
 
     An error, or a process that is killed, leaves the index as it was. The live generation and the one it replaced are
-    kept; older ones, and what a killed process left, are removed.
+    kept; older ones, and what a killed process left, are removed. No change is accepted during that one step.
+
+    Args:
+        folder: the index, new or existing.
+        settle: given the filled folder while changes already wait, for a last look at those that came meanwhile.
 
     Raises:
-        IndexFault: another process is writing to this index, or the folder cannot be written.
+        IndexFault: another process is writing to this index, the folder cannot be written, or changes were made
+            meanwhile that do not fit the new generation.
     """
     wanted = [folder / GENERATIONS, folder, *folder.parents]
     created = [path for path in wanted if not path.exists()]
     try:
         (folder / GENERATIONS).mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            yield from _filled(folder)
+            yield from _filled(folder, settle)
     except (OSError, sqlite3.Error) as error:
         live = current_name(folder) if (folder / CURRENT).exists() else "none"
         raise IndexFault(f"{folder} cannot be written: {error}; its live generation is {live}") from error
@@ -194,23 +253,31 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise IndexFault(f"{folder} is being written by another process; wait for it to end") from None
+            raise BusyFault(f"{folder} is being written by another process; wait for it to end") from None
         yield
     finally:
         os.close(descriptor)
 
 
-def _filled(folder: Path) -> Iterator[Path]:
+def _filled(folder: Path, settle: Callable[[Path], None] | None) -> Iterator[Path]:
     live = current_name(folder) if (folder / CURRENT).exists() else None
     number = int(live) + 1 if live else 1
     name = f"{number:06d}"
-    home, partial = folder / GENERATIONS / name, folder / GENERATIONS / f"{name}.partial"
+    home, partial = folder / GENERATIONS / name, folder / GENERATIONS / f"{name}{PARTIAL}"
     for leftover in (home, partial):  # of a process that died before it could publish
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
-        _publish(folder, partial, home)
+        if settle is None:
+            _make_durable(partial)
+        with publication(folder, GenerationManifest.read(partial), first=live is None) as log:
+            if settle is not None:
+                settle(partial)
+                _make_durable(partial)
+            if log is not None:
+                log.check_follows(GenerationManifest.read(partial))
+            _publish(folder, partial, home)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         if not (folder / CURRENT).exists() or current_name(folder) != name:
@@ -221,10 +288,13 @@ def _filled(folder: Path) -> Iterator[Path]:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _publish(folder: Path, partial: Path, home: Path) -> None:
-    """Make the files durable, then their name, then the pointer to it; each before the next may be seen."""
+def _make_durable(partial: Path) -> None:
     for path in [*sorted(partial.iterdir()), partial]:
         _fsync(path)
+
+
+def _publish(folder: Path, partial: Path, home: Path) -> None:
+    """Make the name of durable files durable, then the pointer to it; each before the next may be seen."""
     partial.rename(home)
     _fsync(home.parent)
     pointer = folder / f"{CURRENT}.partial"
@@ -245,11 +315,3 @@ def _remove_if_empty(created: list[Path]) -> None:
             path.rmdir()
         except OSError:  # there is something in it, or it is gone
             return
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

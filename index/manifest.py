@@ -13,6 +13,14 @@ class IndexFault(Exception):
     """An index that cannot be used or written; the message says what is wrong and how to mend it."""
 
 
+class ReadOnlyFault(IndexFault):
+    """A write to an index that cannot be written, or not by this process."""
+
+
+class BusyFault(IndexFault):
+    """A write that waited for another process for too long; nothing of it was written."""
+
+
 class EncoderIdentity(BaseModel):
     """Which encoder made the embeddings: its name, for people, and its digest, which decides."""
 
@@ -67,7 +75,7 @@ class GenerationManifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    documents: Annotated[int, Field(gt=0)]
+    documents: Annotated[int, Field(ge=0)]
     dims: Annotated[int, Field(gt=0)]
     recipe: str
     encoder: EncoderIdentity
@@ -81,6 +89,8 @@ class GenerationManifest(BaseModel):
     head: HeadIdentity | None = None
     """Whose score FAISS ranks by; None: by the inner product of the embeddings."""
     proof: Proof | None = None
+    changes_through: Annotated[int, Field(ge=0)] = 0
+    """The last change, by its sequence number, that these documents already hold."""
     measured: dict[str, Any]
 
     @classmethod

@@ -186,15 +186,8 @@ def _document(id_: Any, text: Any, metadata: dict[str, Any], place: str, columns
             raise SourceError(f"{place}: {name!r} is empty")
         if problem := unusable(value):
             raise SourceError(f"{place}: {name!r} holds {problem}")
-    for name, value in metadata.items():
-        try:
-            json.dumps({name: value}, ensure_ascii=False, allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise SourceError(
-                f"{place}: metadata is not JSON: {name!r} ({_first_line(error)}); make it a string, or drop it"
-            ) from error
-    if _depth(metadata) > MAX_METADATA_DEPTH:
-        raise SourceError(f"{place}: metadata is nested more than {MAX_METADATA_DEPTH} levels deep; flatten it")
+    if problem := unusable_metadata(metadata):
+        raise SourceError(f"{place}: metadata {problem}")
     return SourcedDocument(Document(id_, text, metadata), place)
 
 
@@ -209,6 +202,18 @@ def _depth(value: Any) -> int:
     ]:
         deepest += 1
     return deepest
+
+
+def unusable_metadata(metadata: dict[str, Any]) -> str | None:
+    """What makes metadata such that it cannot be stored or sent, or None."""
+    for name, value in metadata.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            return f"is not JSON: {name!r} ({_first_line(error)}); make it a string, or drop it"
+    if _depth(metadata) > MAX_METADATA_DEPTH:
+        return f"is nested more than {MAX_METADATA_DEPTH} levels deep; flatten it"
+    return None
 
 
 def unusable(text: str) -> str | None:

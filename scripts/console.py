@@ -3,10 +3,11 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -31,6 +32,8 @@ from model.faults import DimensionsError, TrainingFault
 from model.manifest import ArtifactError
 
 SECONDS_PER_LINE = 30.0
+
+T = TypeVar("T")
 
 
 class BadInput(Exception):
@@ -64,6 +67,29 @@ def read_settings(**given: Any) -> Settings:
         name = "_".join(str(part) for part in first["loc"])
         option = f"--{name} or DSE_{name.upper()}: " if name else ""
         raise BadInput(option + str(first["msg"]).removeprefix("Value error, ")) from error
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Items, ``size`` at a time."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
+    """The lines of a file that are not blank, each with its number from 1.
+
+    Raises:
+        BadInput: the file cannot be read, or there are none.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: {error}") from error
+    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise BadInput(f"{path}: no {what} in it")
+    return found
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def serve(
         service = load(settings)
         typer.echo(f"model      {service.student.name}")
         typer.echo(f"teacher    {service.teacher.name if service.teacher else 'none'}")
-        typer.echo(f"documents  {f'{len(service.index):,}' if service.index else 'none'}")
+        typer.echo(f"documents  {f'{len(service.index.view()):,}' if service.index else 'none'}")
         typer.echo(f"open       http://{settings.host}:{listener.getsockname()[1]}/")
         server = uvicorn.Server(uvicorn.Config(create_app(settings, service), log_level="info"))
         server.run(sockets=[listener])

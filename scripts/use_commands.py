@@ -1,22 +1,27 @@
 """dse search, score and encode: use a bundle and an index without a server, one-off or in bulk."""
 
 import json as json_lines
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings, written
+from scripts.console import (
+    BadInput,
+    batches,
+    print_json,
+    print_table,
+    progress_bar,
+    read_lines,
+    read_settings,
+    written,
+)
 from scripts.options import BundleOption, JsonOption
 
 if TYPE_CHECKING:
     from index.filters import Filter
 
 TEXTS_PER_BATCH = 4096
-
-T = TypeVar("T")
 
 
 def search(
@@ -42,7 +47,7 @@ def search(
     wanted = None if filter is None else _filter(filter)
     settings = read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
-    opened = open_index(index, student)
+    opened = open_index(index, student).view()
     retriever = Retriever(student.encoder, opened)
     scorer = HeadScorer(student.head, student.score)
 
@@ -73,7 +78,7 @@ def search(
     texts = read_queries(queries)
     with written(output, "w") as file, progress_bar() as bar:
         task = bar.add_task("searching", total=len(texts))
-        for batch in _batches(texts):
+        for batch in batches(texts, TEXTS_PER_BATCH):
             for found in retriever.queries(batch):
                 line = {"query": found.text, "hits": hits_of(found)}
                 file.write(json_lines.dumps(line, ensure_ascii=False) + "\n")
@@ -120,7 +125,7 @@ def _score_file(path: Path, output: Path, bundle: Path | None) -> None:
         student = load_student(bundle or settings.bundle, settings.threads)
         task = bar.add_task("scoring", total=len(rows))
         file.write("\t".join([*columns, "score", "similarity"]) + "\n")
-        for batch in _batches(rows):
+        for batch in batches(rows, TEXTS_PER_BATCH):
             answer = score_pairs(student.encoder, student.head, [(row["sentence1"], row["sentence2"]) for row in batch])
             for row, value, cosine in zip(batch, student.score(answer.logits), answer.similarities, strict=True):
                 file.write("\t".join([*row.values(), f"{value:.6f}", f"{cosine:.6f}"]) + "\n")
@@ -148,29 +153,16 @@ def encode(
         task = bar.add_task("encoding", total=None)
         documents = read_documents(inputs, Columns(text=text_column))
         parts = []
-        texts = _batches(sourced.document.text for sourced in documents)
+        texts = batches((sourced.document.text for sourced in documents), TEXTS_PER_BATCH)
         for embeddings in student.encoder.encode_batches(texts, dimensions):
             parts.append(embeddings)
             bar.advance(task, len(embeddings))
         np.save(file, np.concatenate(parts))
 
 
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, TEXTS_PER_BATCH)):
-        yield batch
-
-
 def read_queries(path: Path) -> list[str]:
     """The queries of a file, one a line; blank lines are passed over."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: {error}") from error
-    texts = [_usable(line.strip(), f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not texts:
-        raise BadInput(f"{path}: no queries in it")
-    return texts
+    return [_usable(line, f"{path}:{number}") for number, line in read_lines(path, "queries")]
 
 
 def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:

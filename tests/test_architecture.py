@@ -22,7 +22,7 @@ from app.retriever import HeadScorer, Retriever
 service = load(Settings(
     bundle=Path({str(student_bundle)!r}), teacher=Path({str(teacher_bundle)!r}), index=Path({str(words_index)!r})
 ))
-found = Retriever(service.student.encoder, service.index)
+found = Retriever(service.student.encoder, service.index.view())
 scorer = HeadScorer(service.student.head, service.student.score)
 print(len(found.search(found.queries(["listen"])[0], 3, 5, scorer).hits), "torch" in sys.modules)
 """

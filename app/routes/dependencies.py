@@ -7,7 +7,9 @@ from fastapi import Depends, Request
 from app.errors import ServiceError
 from app.loading import Service
 from app.settings import Settings
-from index.generations import Generation
+from index.live import LiveIndex
+from index.manifest import ReadOnlyFault
+from index.view import View
 from model.bundle import Teacher
 
 
@@ -31,11 +33,26 @@ def _teacher(service: ServiceDep) -> Teacher:
     return service.teacher
 
 
-def _index(service: ServiceDep) -> Generation:
+def _live(service: ServiceDep) -> LiveIndex:
     if service.index is None:
         raise ServiceError(404, "no index is loaded; start dse serve with --index DIR")
     return service.index
 
 
+LiveDep = Annotated[LiveIndex, Depends(_live)]
+
+
+def _index(live: LiveDep) -> View:
+    return live.view()
+
+
+def _writable(live: LiveDep) -> LiveIndex:
+    if not live.writable:
+        raise ReadOnlyFault("this service may not change its index (DSE_READ_ONLY); nothing was changed")
+    return live
+
+
 TeacherDep = Annotated[Teacher, Depends(_teacher)]
-IndexDep = Annotated[Generation, Depends(_index)]
+IndexDep = Annotated[View, Depends(_index)]
+"""The index as it is when the request begins, and for this request stays."""
+WritableDep = Annotated[LiveIndex, Depends(_writable)]

@@ -11,6 +11,7 @@ from app.comparison import ranks, view_of_candidates, view_of_index
 from app.errors import ServiceError
 from app.loading import Service
 from app.retriever import CosineScorer, Found, HeadScorer, Retriever, Scorer, TeacherScorer
+from app.routes.checks import refuse_cut, within
 from app.routes.dependencies import IndexDep, ServiceDep, SettingsDep, TeacherDep
 from app.schemas import (
     Agreement,
@@ -22,10 +23,8 @@ from app.schemas import (
     ErrorBody,
     HitBody,
     Hits,
-    IndexResponse,
     Milliseconds,
     PairScore,
-    Request,
     SearchRequest,
     SearchResponse,
     SimilarityRequest,
@@ -34,7 +33,7 @@ from app.schemas import (
 )
 from app.settings import Settings
 from index.filters import parse_filter
-from index.generations import Generation
+from index.view import View
 from model.similarity import score_pairs
 
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (404, 413, 422)}
@@ -47,9 +46,9 @@ router = APIRouter(prefix="/v1", responses=_ERRORS)
 def similarity(request: SimilarityRequest, service: ServiceDep, settings: SettingsDep) -> SimilarityResponse:
     """How similar are these sentences, by the student?"""
     student, pairs = service.student, request.as_pairs()
-    _within(len(pairs), settings.max_batch, "pairs", "DSE_MAX_BATCH")
+    within(len(pairs), settings.max_batch, "pairs", "DSE_MAX_BATCH")
     answers = score_pairs(student.encoder, student.head, pairs)
-    _refuse_cut(answers.truncated.any(), request, student.name, student.encoder.max_tokens)
+    refuse_cut(answers.truncated.any(), request, student.name, student.encoder.max_tokens)
     scores = answers.logits if request.raw_scores else student.score(answers.logits)
     results = [
         PairScore(index=row, score=score, similarity=cosine, truncated=cut)
@@ -62,9 +61,9 @@ def similarity(request: SimilarityRequest, service: ServiceDep, settings: Settin
 def teacher_similarity(request: SimilarityRequest, teacher: TeacherDep, settings: SettingsDep) -> SimilarityResponse:
     """How similar are these sentences, by the teacher, who reads both together?"""
     pairs = request.as_pairs()
-    _within(len(pairs), settings.max_teacher_pairs, "pairs", "DSE_MAX_TEACHER_PAIRS")
+    within(len(pairs), settings.max_teacher_pairs, "pairs", "DSE_MAX_TEACHER_PAIRS")
     answers = teacher.scorer.score(pairs)
-    _refuse_cut(answers.truncated.any(), request, teacher.name, teacher.scorer.max_tokens)
+    refuse_cut(answers.truncated.any(), request, teacher.name, teacher.scorer.max_tokens)
     scores = answers.logits if request.raw_scores else teacher.score(answers.logits)
     results = [
         PairScore(index=row, score=score, similarity=None, truncated=cut)
@@ -85,7 +84,7 @@ def search_batch(
     request: BatchSearchRequest, service: ServiceDep, index: IndexDep, settings: SettingsDep
 ) -> BatchSearchResponse:
     """Documents that pair best with each of several texts."""
-    _within(len(request.queries), settings.max_batch, "queries", "DSE_MAX_BATCH")
+    within(len(request.queries), settings.max_batch, "queries", "DSE_MAX_BATCH")
     model, answers = _search_all(request.queries, request, service, index, settings)
     return BatchSearchResponse(results=answers, model=model, generation=index.name)
 
@@ -97,17 +96,18 @@ def compare(
     """Student and teacher side by side: given candidates, or the best hits of the index."""
     student, query = service.student, request.query
     asked = request.k if request.candidates is None else len(request.candidates)
-    _within(asked, settings.max_teacher_pairs, "candidates to compare", "DSE_MAX_TEACHER_PAIRS")
+    within(asked, settings.max_teacher_pairs, "candidates to compare", "DSE_MAX_TEACHER_PAIRS")
     if request.candidates is not None:
         view = partial(view_of_candidates, student, query, request.candidates)
     elif service.index is not None:
-        depth = settings.depth_for(service.index.manifest.depth)
-        view = partial(view_of_index, student, service.index, query, request.k, depth)
+        index = service.index.view()
+        depth = settings.depth_for(index.manifest.depth)
+        view = partial(view_of_index, student, index, query, request.k, depth)
     else:
         raise ServiceError(404, "no index is loaded: give candidates, or start dse serve with --index DIR")
     found = compare_views(query, view, teacher.scorer)
-    _refuse_cut(found.student.truncated, request, student.name, student.encoder.max_tokens)
-    _refuse_cut(found.teacher_cut, request, teacher.name, teacher.scorer.max_tokens)
+    refuse_cut(found.student.truncated, request, student.name, student.encoder.max_tokens)
+    refuse_cut(found.teacher_cut, request, teacher.name, teacher.scorer.max_tokens)
     seen, student_ranks, teacher_ranks = found.student, ranks(found.student.logits), ranks(found.teacher_logits)
     student_scores, teacher_scores = student.score(seen.logits), teacher.score(found.teacher_logits)
     return CompareResponse(
@@ -129,42 +129,27 @@ def compare(
     )
 
 
-@router.get("/index", tags=["index"])
-def index_facts(index: IndexDep) -> IndexResponse:
-    """What is being searched."""
-    facts = index.manifest
-    return IndexResponse(
-        generation=index.name,
-        documents=len(index),
-        dims=facts.dims,
-        recipe=facts.recipe,
-        model=facts.encoder.name,
-        encoder_digest=facts.encoder.digest,
-        created=facts.measured.get("created"),
-    )
-
-
 def _search_all(
     texts: list[str],
     request: SearchRequest | BatchSearchRequest,
     service: Service,
-    index: Generation,
+    index: View,
     settings: Settings,
 ) -> tuple[str, list[Hits]]:
     """Who scored, and the hits of each text."""
     wanted = None if request.filter is None else parse_filter(request.filter)
     model, scorer, most, setting = _scorer(request.rerank, service, settings)
     depth = max(request.k, request.depth or min(settings.depth_for(index.manifest.depth), most))
-    _within(depth, settings.max_depth, "candidates a query", "DSE_MAX_DEPTH")
-    _within(depth * len(texts), most, "candidates to score", setting)
+    within(depth, settings.max_depth, "candidates a query", "DSE_MAX_DEPTH")
+    within(depth * len(texts), most, "candidates to score", setting)
     retriever = Retriever(service.student.encoder, index)
     queries = retriever.queries(texts)
     cut = any(query.truncated for query in queries)
-    _refuse_cut(cut, request, service.student.name, service.student.encoder.max_tokens)
+    refuse_cut(cut, request, service.student.name, service.student.encoder.max_tokens)
     found = [retriever.search(query, request.k, depth, scorer, wanted) for query in queries]
     if isinstance(scorer, TeacherScorer) and service.teacher is not None:
         teacher_cut = any(answer.truncated for answer in found)
-        _refuse_cut(teacher_cut, request, model, service.teacher.scorer.max_tokens)
+        refuse_cut(teacher_cut, request, model, service.teacher.scorer.max_tokens)
     return model, [_hits(answer) for answer in found]
 
 
@@ -192,17 +177,3 @@ def _scorer(rerank: str, service: Service, settings: Settings) -> tuple[str, Sco
         return teacher.name, reader, settings.max_teacher_pairs, "DSE_MAX_TEACHER_PAIRS"
     scorer = HeadScorer(student.head, student.score) if rerank == "head" else CosineScorer(student.similarity)
     return student.name, scorer, settings.max_candidates, "DSE_MAX_CANDIDATES"
-
-
-def _within(count: int, limit: int, what: str, setting: str) -> None:
-    if count > limit:
-        raise ServiceError(413, f"{count} {what} in one request; the limit is {limit} ({setting})")
-
-
-def _refuse_cut(cut: bool | np.bool_, request: Request, model: str, max_tokens: int) -> None:
-    if cut and not request.truncate:
-        raise ServiceError(
-            422,
-            f"a text is longer than the {max_tokens} tokens that {model} reads; shorten it, or allow truncate",
-            "truncate",
-        )

@@ -21,5 +21,5 @@ async def readyz(service: ServiceDep) -> dict[str, str | None]:
         "status": "ready",
         "model": service.student.name,
         "teacher": service.teacher.name if service.teacher else None,
-        "generation": service.index.name if service.index else None,
+        "generation": service.index.latest.name if service.index else None,
     }

@@ -13,6 +13,7 @@ from app.threads import thread_budget
 from index.build import build
 from index.documents import Document
 from index.finish import SearchWanted
+from index.live import LiveIndex
 from index.manifest import IndexFault
 from index.sources import SourcedDocument
 from model.bundle import Student, load_student
@@ -84,10 +85,26 @@ def test_an_index_ranked_by_the_head_answers_as_the_head_and_opens_with_no_other
     documents = [SourcedDocument(Document(text, text), text) for text in texts]
     search = SearchWanted(head=head_vectors(student))
     build(documents, student.encoder.encode, student.encoder.dims, identity(student), tmp_path / "i", search=search)
-    retriever = Retriever(student.encoder, open_index(tmp_path / "i", student))
-    hits = retriever.search(retriever.queries(["tonsil"])[0], 3, 3, HeadScorer(student.head, student.score)).hits
-    logits = student.head.logits(student.encoder.encode(["tonsil"]), student.encoder.encode(texts))
-    np.testing.assert_allclose([hit.logit for hit in hits], sorted(logits, reverse=True)[:3], atol=2e-5)
+
+    def check(live: LiveIndex, held: list[str]) -> None:
+        """At a depth of three, the three best by the head are found."""
+        retriever = Retriever(student.encoder, live.view())
+        hits = retriever.search(retriever.queries(["tonsil"])[0], 3, 3, HeadScorer(student.head, student.score)).hits
+        logits = student.head.logits(student.encoder.encode(["tonsil"]), student.encoder.encode(held))
+        np.testing.assert_allclose([hit.logit for hit in hits], sorted(logits, reverse=True)[:3], atol=2e-5)
+
+    with open_index(tmp_path / "i", student, writable=True) as live:
+        check(live, texts)
+        added = [text[::-1] for text in texts]
+        live.upsert([Document(f"+{text}", text) for text in added], student.encoder.encode(added))
+        live.delete(texts[::2])
+        check(live, texts[1::2] + added)
+        assert live.compact().pending == 0
+        check(live, texts[1::2] + added)
+    with LiveIndex.open(tmp_path / "i", None, writable=True) as live:  # nobody who knows the head
+        live.delete([texts[1]])
+        with pytest.raises(IndexFault, match=r"ranks this index by the head of tiny-student .* is not at hand"):
+            live.compact()
     served = replace(other, encoder_digest=student.encoder_digest)
     assert head_vectors(served) is not None
     with pytest.raises(IndexFault, match="is ranked by the head of tiny-student"):

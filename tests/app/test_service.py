@@ -148,6 +148,8 @@ def test_index_facts(client: TestClient, student: Student) -> None:
         "recipe": "Flat",
         "model": "tiny-student",
         "encoder_digest": student.encoder_digest,
+        "changes_pending": 0,
+        "read_only": False,
     }
 
 

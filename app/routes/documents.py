@@ -1,0 +1,96 @@
+"""Change the index while it is searched, and say what it holds."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+
+from app.errors import ServiceError
+from app.routes.checks import refuse_cut, within
+from app.routes.dependencies import IndexDep, LiveDep, ServiceDep, SettingsDep, WritableDep
+from app.schemas import (
+    DocumentBody,
+    DocumentStatus,
+    ErrorBody,
+    IndexResponse,
+    PutDocumentsRequest,
+    PutDocumentsResponse,
+)
+from index.documents import Document
+from index.view import View
+
+_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (404, 422, 503)}
+_WRITE_ERRORS: dict[int | str, dict[str, Any]] = {409: {"model": ErrorBody}}
+
+Id = Annotated[str, Path(description="the id, percent-encoded where it must be; it may hold slashes")]
+
+router = APIRouter(prefix="/v1", responses=_ERRORS)
+
+
+@router.put("/documents", tags=["documents"], responses=_WRITE_ERRORS | {413: {"model": ErrorBody}})
+def put_documents(
+    request: PutDocumentsRequest, service: ServiceDep, index: WritableDep, settings: SettingsDep
+) -> PutDocumentsResponse:
+    """Add documents, or replace them by id; all or, after an error, none."""
+    within(len(request.documents), settings.max_batch, "documents", "DSE_MAX_BATCH")
+    encoder = service.student.encoder
+    tokens = encoder.tokenize([document.text for document in request.documents])
+    refuse_cut(tokens.truncated.any(), request, service.student.name, encoder.max_tokens)
+    documents = [Document(document.id, document.text, document.metadata) for document in request.documents]
+    statuses = index.upsert(documents, encoder.embed(tokens))
+    answers = zip(documents, statuses, tokens.truncated.tolist(), strict=True)
+    return PutDocumentsResponse(
+        results=[DocumentStatus(id=document.id, status=status, truncated=cut) for document, status, cut in answers]
+    )
+
+
+@router.get("/documents/{id:path}", tags=["documents"])
+def get_document(id: Id, index: IndexDep) -> DocumentBody:
+    """A document, by its id."""
+    found = index.get(id)
+    if found is None:
+        raise _unknown(id)
+    return DocumentBody(id=found.id, text=found.text, metadata=found.metadata)
+
+
+@router.delete("/documents/{id:path}", tags=["documents"], status_code=204, responses=_WRITE_ERRORS)
+def delete_document(id: Id, index: WritableDep) -> None:
+    """Remove a document; the next search does not find it."""
+    if not index.delete([id]):
+        raise _unknown(id)
+
+
+@router.get("/index", tags=["index"])
+def index_facts(live: LiveDep) -> IndexResponse:
+    """What is being searched."""
+    return _facts(live.view(), live.writable)
+
+
+@router.post("/index/reload", tags=["index"], responses=_WRITE_ERRORS)
+def reload(live: LiveDep) -> IndexResponse:
+    """Take up the generation that is live now; requests under way end with the one they began with."""
+    return _facts(live.reload(), live.writable)
+
+
+@router.post("/index/compact", tags=["index"], responses=_WRITE_ERRORS)
+def compact(index: WritableDep) -> IndexResponse:
+    """Fold the changes into a new generation. Searches and writes go on meanwhile."""
+    return _facts(index.compact(), index.writable)
+
+
+def _facts(index: View, writable: bool) -> IndexResponse:
+    facts = index.manifest
+    return IndexResponse(
+        generation=index.name,
+        documents=len(index),
+        dims=facts.dims,
+        recipe=facts.recipe,
+        model=facts.encoder.name,
+        encoder_digest=facts.encoder.digest,
+        created=facts.measured.get("created"),
+        changes_pending=index.pending,
+        read_only=not writable,
+    )
+
+
+def _unknown(id_: str) -> ServiceError:
+    return ServiceError(404, f"no document has the id {id_[:100]!r}", "id")

@@ -1,0 +1,49 @@
+"""When are changes folded into a new generation? By itself, once enough of them wait, beside the requests."""
+
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+
+from index.live import LiveIndex
+from index.manifest import IndexFault
+
+log = logging.getLogger("dse")
+
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_AFTER_A_FAULT = 60.0
+
+
+class Upkeep:
+    """A thread that compacts an index whenever ``compact_after`` changes are pending, whoever made them."""
+
+    def __init__(self, index: LiveIndex, compact_after: int, seconds: float = SECONDS_BETWEEN_LOOKS) -> None:
+        self._index, self._compact_after, self._seconds = index, compact_after, seconds
+        self._stop = threading.Event()
+        # A daemon: a process that is told to end need not wait, since a compaction may be cut off at any moment.
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        wait = self._seconds
+        while not self._stop.wait(wait):
+            wait = self._seconds
+            try:
+                if self._index.view().pending >= self._compact_after:
+                    view = self._index.compact()
+                    log.info("compacted: generation %s holds %d documents", view.name, len(view))
+            except IndexFault as fault:
+                log.warning("not compacted: %s", fault)
+                wait = SECONDS_AFTER_A_FAULT
+            except Exception:
+                log.exception("not compacted")
+                wait = SECONDS_AFTER_A_FAULT

@@ -1,0 +1,191 @@
+"""What does a search look at? A generation and the changes since, as one state that nothing changes any more."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.changes import Change
+from index.documents import Document
+from index.filters import Filter
+from index.generations import Candidates, Generation, similarities_of
+from index.manifest import GenerationManifest
+
+
+class _Delta:
+    """Documents since the generation, in the order they came.
+
+    It grows at its end only, and only the newest view is ever continued; so an older view goes on looking at its own
+    first rows, and making the next one copies nothing.
+    """
+
+    def __init__(self, dims: int) -> None:
+        self._buffer = np.empty((64, dims), np.float32)
+        self.documents: list[Document] = []
+        self.rows: dict[str, list[int]] = {}
+
+    def append(self, document: Document, vector: NDArray[np.float32]) -> None:
+        row = len(self.documents)
+        if row == len(self._buffer):
+            self._buffer = np.concatenate([self._buffer, np.empty_like(self._buffer)])
+        self._buffer[row] = vector
+        self.documents.append(document)
+        self.rows.setdefault(document.id, []).append(row)
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """(documents, dim)."""
+        return self._buffer[: len(self.documents)]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One consistent state of an index, which nothing changes any more.
+
+    Rows below ``len(generation)`` are the generation's; the others are those of the delta.
+    """
+
+    generation: Generation
+    through: int
+    """The last change that is in it."""
+    _count: int
+    _base: NDArray[np.bool_] | None  # (generation,) what is still there; None: all
+    _delta: _Delta
+    _embeddings: NDArray[np.float32]  # (delta, dim)
+    _alive: NDArray[np.bool_]  # (delta,)
+
+    @classmethod
+    def of(cls, generation: Generation) -> "View":
+        """A generation as it was published."""
+        delta = _Delta(generation.manifest.dims)
+        through = generation.manifest.changes_through
+        return cls(generation, through, len(generation), None, delta, delta.embeddings(), np.empty(0, np.bool_))
+
+    @property
+    def name(self) -> str:
+        """The generation's."""
+        return self.generation.name
+
+    @property
+    def manifest(self) -> GenerationManifest:
+        """The generation's."""
+        return self.generation.manifest
+
+    @property
+    def pending(self) -> int:
+        """How many changes are not yet folded into a generation."""
+        return self.through - self.manifest.changes_through
+
+    def __len__(self) -> int:
+        return self._count
+
+    def search(self, query: NDArray[np.float32], depth: int, filter: Filter | None = None) -> Candidates:
+        """At most ``depth`` candidates for a (dim,) query, most similar first, ties by row.
+
+        What was deleted or replaced takes no place of the ``depth``.
+
+        Args:
+            query: (dim,).
+            depth: at most this many.
+            filter: only documents that it matches.
+        """
+        near = self.generation.search(query, depth, self._base, filter)
+        if not len(self._alive):
+            return near
+        rows = self._nearest(self._nearness(query, self._embeddings), depth, filter)
+        embeddings = np.concatenate([near.embeddings, self._embeddings[rows]])
+        both = Candidates(
+            np.concatenate([near.rows, rows + len(self.generation)]),
+            np.concatenate([near.similarities, similarities_of(self._embeddings, query)[rows]]),
+            embeddings,
+        )
+        return both.nearest(self._nearness(query, embeddings), depth)
+
+    def _nearness(self, query: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(rows,) by what the generation's index ranks: the similarity, or the score of a head."""
+        nearest = self.generation.nearest
+        return similarities_of(embeddings, query) if nearest.head is None else nearest.closeness(query, embeddings)
+
+    def _nearest(self, nearness: NDArray[np.float32], depth: int, filter: Filter | None) -> NDArray[np.int64]:
+        """(found,) rows of the delta that may be among the ``depth`` nearest."""
+        rows = np.flatnonzero(self._alive)
+        if filter is None:
+            if len(rows) > depth:
+                least = np.partition(nearness[rows], len(rows) - depth)[len(rows) - depth]
+                rows = rows[nearness[rows] >= least]
+            return rows
+        found: list[int] = []
+        for row in rows[np.lexsort((rows, -nearness[rows]))].tolist():
+            if len(found) == depth:
+                break
+            if filter.matches(self._delta.documents[row].metadata):
+                found.append(row)
+        return np.array(found, np.int64)
+
+    def documents(self, rows: NDArray[np.int64]) -> list[Document]:
+        """The documents of some rows, in the order asked."""
+        rows = np.asarray(rows, np.int64)
+        size = len(self.generation)
+        below = iter(self.generation.documents(rows[rows < size]))
+        return [next(below) if row < size else self._delta.documents[row - size] for row in rows.tolist()]
+
+    def embeddings(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(rows, dim) stored embeddings, in the order asked."""
+        size = len(self.generation)
+        stored = np.empty((len(rows), self.manifest.dims), np.float32)
+        below = rows < size
+        stored[below] = self.generation.embeddings(rows[below])
+        stored[~below] = self._embeddings[rows[~below] - size]
+        return stored
+
+    def rows(self) -> NDArray[np.int64]:
+        """(documents,) the row of every document: the generation's as they were, then others as they last came."""
+        size = len(self.generation)
+        below = np.arange(size) if self._base is None else np.flatnonzero(self._base)
+        return np.concatenate([below, size + np.flatnonzero(self._alive)])
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """The rows of those of some ids that are here."""
+        found: dict[str, int] = {}
+        elsewhere = []
+        for id_ in ids:
+            row = next((row for row in reversed(self._delta.rows.get(id_, ())) if row < len(self._alive)), None)
+            if row is None:
+                elsewhere.append(id_)
+            elif self._alive[row]:
+                found[id_] = row + len(self.generation)
+        for id_, row in self.generation.rows_of(elsewhere).items():
+            if self._base is None or self._base[row]:
+                found[id_] = row
+        return found
+
+    def get(self, id_: str) -> Document | None:
+        """The document with an id, or None."""
+        found = self.rows_of([id_])
+        return self.documents(np.array([found[id_]]))[0] if found else None
+
+    def after(self, changes: Sequence[Change]) -> "View":
+        """The state after some more changes. Only the newest view may be continued."""
+        base, count = self._base, self._count
+        rows = self.rows_of({change.id for change in changes})
+        added = sum(change.document is not None for change in changes)
+        living = np.concatenate([self._alive, np.zeros(added, np.bool_)])
+        size, end = len(self.generation), len(self._alive)
+        for change in changes:
+            old = rows.pop(change.id, None)
+            if old is not None:
+                count -= 1
+                if old >= size:
+                    living[old - size] = False
+                else:
+                    if base is None or base is self._base:
+                        base = np.ones(size, np.bool_) if base is None else base.copy()
+                    base[old] = False
+            if change.document is not None and change.vector is not None:
+                self._delta.append(change.document, change.vector)
+                living[end] = True
+                rows[change.id] = size + end
+                end += 1
+                count += 1
+        through = self.through + len(changes)
+        return View(self.generation, through, count, base, self._delta, self._delta.embeddings(), living)

@@ -1,0 +1,64 @@
+"""A tiny index of words and the letters that embed them, and what it should answer by exhaustive comparison."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from index.build import build
+from index.documents import Document
+from index.generations import similarities_of
+from index.live import LiveIndex
+from index.manifest import EncoderIdentity
+from index.sources import SourcedDocument
+from index.view import View
+from tests.fakes import LetterEncoder
+
+ENCODER = EncoderIdentity(name="letters", digest="d" * 64)
+
+
+def embed(texts: Sequence[str]) -> np.ndarray:
+    return LetterEncoder().encode(texts) if texts else np.empty((0, 26), np.float32)
+
+
+def build_letters(folder: Path, texts: Mapping[str, str], recipe: str = "Flat") -> Path:
+    """An index of texts by id; the metadata is the text's length."""
+    documents = [SourcedDocument(document(id_, text), id_) for id_, text in texts.items()]
+    build(documents, LetterEncoder().encode, 26, ENCODER, folder, recipe)
+    return folder
+
+
+def document(id_: str, text: str) -> Document:
+    return Document(id_, text, {"length": len(text)})
+
+
+def open_live(folder: Path, writable: bool = True, busy_seconds: float = 10.0) -> LiveIndex:
+    return LiveIndex.open(folder, ENCODER, writable, busy_seconds)
+
+
+def upsert(live: LiveIndex, texts: Mapping[str, str]) -> list[str]:
+    return list(live.upsert([document(*item) for item in texts.items()], embed(list(texts.values()))))
+
+
+def contents(view: View) -> dict[str, str]:
+    """Text by id, in the order of the rows; every other way to count and get them has to agree."""
+    documents = view.documents(view.rows())
+    assert len(documents) == len(view)
+    assert all(found.metadata == {"length": len(found.text)} for found in documents)
+    np.testing.assert_array_equal(view.embeddings(view.rows()), embed([found.text for found in documents]))
+    return {found.id: found.text for found in documents}
+
+
+def check_search(view: View, expected: Mapping[str, str], query: str, depth: int) -> None:
+    """The answer has the similarities that exhaustive comparison finds, and each is that of its own document."""
+    asked = embed([query])[0]
+    found = view.search(asked, depth)
+    every = similarities_of(embed(list(expected.values())), asked)
+    np.testing.assert_allclose(found.similarities, np.sort(every)[::-1][:depth], atol=2e-5)
+    documents = view.documents(found.rows)
+    assert len({hit.id for hit in documents}) == len(documents)
+    assert all(expected[hit.id] == hit.text for hit in documents)
+    np.testing.assert_array_equal(found.embeddings, embed([hit.text for hit in documents]))
+    np.testing.assert_allclose(found.similarities, found.embeddings @ asked, atol=2e-5)
+    order = list(zip(-found.similarities, found.rows, strict=True))
+    assert order == sorted(order)
