@@ -33,6 +33,7 @@ class GenerationManifest(BaseModel):
     recipe: str
     encoder: EncoderIdentity
     files: dict[str, str]
+    sizes: dict[str, int] = Field(default_factory=dict)
     measured: dict[str, Any]
 
     @classmethod
