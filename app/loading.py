@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.settings import Settings
 from index.generations import Generation
-from index.manifest import EncoderIdentity
+from index.manifest import EncoderIdentity, Verify
 from model.bundle import Student, Teacher, load_student, load_teacher
 from model.manifest import ArtifactError
 from model.similarity import score_pairs
@@ -28,7 +28,7 @@ def load(settings: Settings) -> Service:
             message says how to mend it.
     """
     student = load_student(settings.bundle, settings.threads)
-    index = open_index(settings.index, student) if settings.index else None
+    index = open_index(settings.index, student, settings.verify) if settings.index else None
     teacher = load_teacher(settings.teacher, settings.threads) if settings.teacher else None
     try:
         score_pairs(student.encoder, student.head, [("warm", "up")])
@@ -46,10 +46,10 @@ def identity(student: Student) -> EncoderIdentity:
     return EncoderIdentity(name=student.name, digest=student.encoder_digest)
 
 
-def open_index(folder: Path, student: Student) -> Generation:
+def open_index(folder: Path, student: Student, verify: Verify = "full") -> Generation:
     """The live generation of an index that this student's encoder built.
 
     Raises:
         IndexFault: not an index, built with another encoder, or a file of it is missing or altered.
     """
-    return Generation.open(folder, identity(student))
+    return Generation.open(folder, identity(student), verify)

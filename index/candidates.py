@@ -1,6 +1,7 @@
 """Candidate search: which rows are worth scoring against this query?"""
 
 import re
+import threading
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,8 @@ RECIPES = re.compile(r"Flat|SQ(4|6|8|fp16|bf16)|HNSW[1-9]\d{0,2}(,Flat|,SQ8)?")
 
 ROWS_PER_ADD = 65_536
 MAX_TRAINING_ROWS = 200_000
+MAX_READ_LOOPS = 2**24  # inverted lists, parts of an index: what a file may have FAISS count up to
+_READING = threading.Lock()
 
 
 def check_recipe(recipe: str) -> None:
@@ -72,17 +75,22 @@ class CandidateIndex:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read an index whose digest was checked.
+        """Read an index. A file that was altered cannot make FAISS allocate more than the file has bytes at a time.
 
         Raises:
             IndexFault: FAISS cannot read it.
         """
+        limits = (path.stat().st_size, MAX_READ_LOOPS)
         try:
-            return cls(faiss.read_index(str(path)))
-        except RuntimeError as error:
-            raise IndexFault(
-                f"{path}: FAISS cannot read it ({str(error).splitlines()[-1]}); build the index again"
-            ) from error
+            with _READING:  # the limits are the library's, not the call's
+                before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+                try:
+                    _limit_reading(*limits)
+                    return cls(faiss.read_index(str(path)))
+                finally:
+                    _limit_reading(*before)
+        except (RuntimeError, MemoryError) as error:
+            raise IndexFault(f"{path}: FAISS cannot read it ({_last_line(error)}); build the index again") from error
 
     def __len__(self) -> int:
         return int(self._faiss.ntotal)
@@ -92,3 +100,12 @@ class CandidateIndex:
         _, rows = self._faiss.search(np.ascontiguousarray(query[None]), depth)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
         return found
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).splitlines()[-1] if str(error) else type(error).__name__
+
+
+def _limit_reading(vector_bytes: int, loops: int) -> None:
+    faiss.set_deserialization_vector_byte_limit(vector_bytes)
+    faiss.set_deserialization_loop_limit(loops)

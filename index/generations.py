@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from index.candidates import CandidateIndex
 from index.documents import Document, Documents
 from index.durable import fsync
-from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault
+from index.headers import check_candidates, check_documents, check_embeddings
+from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault, Verify
 
 CURRENT = "CURRENT"
 GENERATIONS = "generations"
@@ -57,8 +58,13 @@ class Generation:
         self._candidates, self._embeddings, self._documents = candidates, embeddings, documents
 
     @classmethod
-    def open(cls, folder: Path, encoder: EncoderIdentity | None = None) -> "Generation":
-        """The live generation of an index folder, every file checked against its digest.
+    def open(cls, folder: Path, encoder: EncoderIdentity | None = None, verify: Verify = "full") -> "Generation":
+        """The live generation of an index folder, its files compared with the manifest.
+
+        Args:
+            folder: the index.
+            encoder: what is to embed the queries.
+            verify: ``full`` compares every byte; ``quick`` sizes, headers and small files.
 
         Raises:
             IndexFault: not an index, built with another encoder than the one given, or a file is missing, altered, or
@@ -71,7 +77,10 @@ class Generation:
             manifest.check_encoder(folder, encoder)
         if missing := sorted(set(FILES) - manifest.files.keys()):
             raise IndexFault(f"{home / MANIFEST} does not list {missing}; build the index again")
-        manifest.check_files(home)
+        manifest.check_files(home, verify)
+        check_candidates(home / CANDIDATES_FILE, manifest)
+        check_embeddings(home / EMBEDDINGS_FILE, manifest)
+        check_documents(home / DOCUMENTS_FILE)
         candidates = CandidateIndex.load(home / CANDIDATES_FILE)
         embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
         documents = Documents(home / DOCUMENTS_FILE)

@@ -278,11 +278,16 @@ def test_a_damaged_folder_says_what_is_wrong(tmp_path: Path, damage, message: st
 
 
 def test_files_that_disagree_are_refused(tmp_path: Path) -> None:
-    build_words(tmp_path)
-    path = tmp_path / "generations/000001/manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"documents": 4}))
-    with pytest.raises(IndexFault, match="the files disagree: manifest 4"):
-        Generation.open(tmp_path)
+    build_words(tmp_path / "index")
+    build_words(tmp_path / "other", WORDS[:4])
+    ours, theirs = (tmp_path / name / "generations/000001" for name in ("index", "other"))
+    manifest, other = (json.loads((home / "manifest.json").read_text()) for home in (ours, theirs))
+    for part in ("files", "sizes"):
+        manifest[part]["documents.sqlite"] = other[part]["documents.sqlite"]
+    (ours / "documents.sqlite").write_bytes((theirs / "documents.sqlite").read_bytes())
+    (ours / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IndexFault, match="the files disagree: manifest 5"):
+        Generation.open(tmp_path / "index")
 
 
 def test_an_index_opens_on_a_read_only_disk(tmp_path: Path) -> None:
