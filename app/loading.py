@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.settings import Settings
 from index.generations import Generation
-from index.manifest import EncoderIdentity, HeadIdentity
+from index.manifest import EncoderIdentity, HeadIdentity, Verify
 from index.nearest import HeadVectors
 from model.bundle import Student, Teacher, load_student, load_teacher
 from model.head import QuadraticHead
@@ -30,7 +30,7 @@ def load(settings: Settings) -> Service:
             message says how to mend it.
     """
     student = load_student(settings.bundle, settings.threads)
-    index = open_index(settings.index, student) if settings.index else None
+    index = open_index(settings.index, student, settings.verify) if settings.index else None
     teacher = load_teacher(settings.teacher, settings.threads) if settings.teacher else None
     try:
         score_pairs(student.encoder, student.head, [("warm", "up")])
@@ -48,14 +48,14 @@ def identity(student: Student) -> EncoderIdentity:
     return EncoderIdentity(name=student.name, digest=student.encoder_digest)
 
 
-def open_index(folder: Path, student: Student) -> Generation:
+def open_index(folder: Path, student: Student, verify: Verify = "full") -> Generation:
     """The live generation of an index that this student's encoder built.
 
     Raises:
         IndexFault: not an index, built with another encoder, ranked by another head, or a file of it is missing or
             altered.
     """
-    return Generation.open(folder, identity(student), head_vectors(student))
+    return Generation.open(folder, identity(student), head_vectors(student), verify)
 
 
 def head_vectors(student: Student) -> HeadVectors | None:

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import model
 from app.threads import thread_budget
+from index.manifest import Verify
 
 BUNDLES = Path(model.__file__).parent / "bundles"
 
@@ -28,6 +29,10 @@ class Settings(BaseSettings):
     bundle: Path = Field(BUNDLES / "dse-minilm-l6", description="the student's bundle")
     teacher: OptionalPath = Field(BUNDLES / "teacher-minilm-l6", description="the teacher's bundle; empty for none")
     index: OptionalPath = Field(None, description="the index folder; without one, search answers 404")
+    verify: Verify = Field(
+        "full",
+        description="what is compared with the index's manifest at start: quick (sizes, headers) or full (every byte)",
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on")
     threads: Annotated[int, Field(ge=1)] = Field(

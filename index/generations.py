@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,17 @@ from numpy.typing import NDArray
 from index.candidates import CandidateIndex
 from index.columns import MetadataColumns
 from index.documents import Document, Documents
+from index.durable import fsync
 from index.filters import Filter
-from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault
+from index.headers import check_candidates, check_documents, check_embeddings
+from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault, Verify
 from index.nearest import HeadVectors, NearestSearch, Tuning
 
 CURRENT = "CURRENT"
 GENERATIONS = "generations"
+BUILD = "build.partial"
+"""Beside the generations: what an unfinished build has embedded so far, for it to go on from."""
+
 CANDIDATES_FILE = "candidates.faiss"
 EMBEDDINGS_FILE = "embeddings.npy"
 DOCUMENTS_FILE = "documents.sqlite"
@@ -31,6 +37,7 @@ FILES = (CANDIDATES_FILE, EMBEDDINGS_FILE, DOCUMENTS_FILE, METADATA_FILE)
 LATER_FILES = (METADATA_FILE,)  # that a generation of an earlier version may lack
 SELECTIONS = 16  # of filters, remembered for the next search with the same one
 DECIMALS = 5  # of a similarity: what is beyond depends on the kernel, not on the texts
+SECONDS_BETWEEN_ATTEMPTS = 0.2
 _NAME = re.compile(r"\d{6,}")
 
 
@@ -61,14 +68,19 @@ class Generation:
 
     @classmethod
     def open(
-        cls, folder: Path, encoder: EncoderIdentity | None = None, head: HeadVectors | None = None
+        cls,
+        folder: Path,
+        encoder: EncoderIdentity | None = None,
+        head: HeadVectors | None = None,
+        verify: Verify = "full",
     ) -> "Generation":
-        """The live generation of an index folder, every file checked against its digest.
+        """The live generation of an index folder, its files compared with the manifest.
 
         Args:
             folder: the index.
             encoder: that will embed queries; None: it will not be searched.
             head: that will be served, if FAISS can rank by it.
+            verify: ``full`` compares every byte; ``quick`` sizes, headers and small files.
 
         Raises:
             IndexFault: not an index, built with another encoder than the one given or ranked by another head, or a
@@ -82,7 +94,12 @@ class Generation:
             manifest.check_head(folder, None if head is None else head.identity)
         if missing := sorted(set(FILES) - set(LATER_FILES) - manifest.files.keys()):
             raise IndexFault(f"{home / MANIFEST} does not list {missing}; build the index again")
-        manifest.check_files(home)
+        manifest.check_files(home, verify)
+        ranked_by = head if manifest.head is not None else None
+        width = manifest.dims if ranked_by is None else ranked_by.width(manifest.dims)
+        check_candidates(home / CANDIDATES_FILE, manifest, None if manifest.head and not ranked_by else width)
+        check_embeddings(home / EMBEDDINGS_FILE, manifest)
+        check_documents(home / DOCUMENTS_FILE)
         candidates = CandidateIndex.load(home / CANDIDATES_FILE)
         embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
         documents = Documents(home / DOCUMENTS_FILE)
@@ -96,7 +113,7 @@ class Generation:
                 f"FAISS {len(candidates)}, embeddings {embeddings.shape}, documents {len(documents)}, "
                 f"metadata {'none' if columns is None else len(columns)}; build the index again"
             )
-        nearest = NearestSearch(candidates, embeddings, head if manifest.head is not None else None)
+        nearest = NearestSearch(candidates, embeddings, ranked_by)
         return cls(name, manifest, nearest, documents, columns)
 
     def __len__(self) -> int:
@@ -163,44 +180,64 @@ def current_name(folder: Path) -> str:
     return name
 
 
+def live_manifest(folder: Path) -> GenerationManifest | None:
+    """The manifest of the live generation; None if there is none to read."""
+    try:
+        return GenerationManifest.read(folder / GENERATIONS / current_name(folder))
+    except IndexFault:
+        return None
+
+
 @contextmanager
-def new_generation(folder: Path) -> Iterator[Path]:
+def new_generation(folder: Path, patience: float = 0) -> Iterator[Path]:
     """A folder to fill; on leaving it without an error it becomes the live generation, in one step.
 
     An error, or a process that is killed, leaves the index as it was. The live generation and the one it replaced are
-    kept; older ones, and what a killed process left, are removed.
+    kept, and what an unfinished build has embedded; older ones, and what a killed process left, are removed.
+
+    Args:
+        folder: the index, new or existing.
+        patience: seconds to wait for another process that is writing.
 
     Raises:
         IndexFault: another process is writing to this index, or the folder cannot be written.
     """
-    wanted = [folder / GENERATIONS, folder, *folder.parents]
-    created = [path for path in wanted if not path.exists()]
+    created: list[Path] = []
     try:
-        (folder / GENERATIONS).mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            yield from _filled(folder)
+        created = made(folder / GENERATIONS)
+        with locked(folder, f"{folder} is being written by another process; wait for it to end", patience):
+            yield from _filled(folder, created)
     except (OSError, sqlite3.Error) as error:
         live = current_name(folder) if (folder / CURRENT).exists() else "none"
         raise IndexFault(f"{folder} cannot be written: {error}; its live generation is {live}") from error
     finally:
-        _remove_if_empty(created)
+        remove_if_empty(created)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder itself, so that no lock file is left behind; the system lets go of it if the process dies."""
+def locked(folder: Path, refusal: str, patience: float = 0) -> Iterator[None]:
+    """Hold a folder itself, so that no lock file is left behind; the system lets go of it if the process dies.
+
+    Raises:
+        IndexFault: another process holds it, for longer than ``patience`` seconds; the message is ``refusal``.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
+    last = time.monotonic() + patience
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IndexFault(f"{folder} is being written by another process; wait for it to end") from None
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= last:
+                    raise IndexFault(refusal) from None
+                time.sleep(SECONDS_BETWEEN_ATTEMPTS)
         yield
     finally:
         os.close(descriptor)
 
 
-def _filled(folder: Path) -> Iterator[Path]:
+def _filled(folder: Path, created: list[Path]) -> Iterator[Path]:
     live = current_name(folder) if (folder / CURRENT).exists() else None
     number = int(live) + 1 if live else 1
     name = f"{number:06d}"
@@ -210,46 +247,46 @@ def _filled(folder: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        _publish(folder, partial, home)
+        _publish(folder, partial, home, created)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         if not (folder / CURRENT).exists() or current_name(folder) != name:
             shutil.rmtree(home, ignore_errors=True)
         raise
     for other in (folder / GENERATIONS).iterdir():
-        if other.name not in (live, name):
+        if other.name not in (live, name, BUILD):
             shutil.rmtree(other, ignore_errors=True)
 
 
-def _publish(folder: Path, partial: Path, home: Path) -> None:
+def _publish(folder: Path, partial: Path, home: Path, created: list[Path]) -> None:
     """Make the files durable, then their name, then the pointer to it; each before the next may be seen."""
     for path in [*sorted(partial.iterdir()), partial]:
-        _fsync(path)
+        fsync(path)
     partial.rename(home)
-    _fsync(home.parent)
+    fsync(home.parent)
     pointer = folder / f"{CURRENT}.partial"
     try:
         pointer.write_text(home.name + "\n", "utf-8")
-        _fsync(pointer)
+        fsync(pointer)
         pointer.replace(folder / CURRENT)
     finally:
         pointer.unlink(missing_ok=True)
-    _fsync(folder)
-    _fsync(folder.parent)  # the index itself may be new
+    fsync(folder)
+    for path in created:  # the index itself may be new, and folders above it
+        fsync(path.parent)
 
 
-def _remove_if_empty(created: list[Path]) -> None:
+def made(folder: Path) -> list[Path]:
+    """Make a folder, and those above it; the ones that were not there, innermost first."""
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return created
+
+
+def remove_if_empty(created: list[Path]) -> None:
     """Of folders that were made for an index, innermost first, leave none without one."""
     for path in created:
         try:
             path.rmdir()
         except OSError:  # there is something in it, or it is gone
             return
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
