@@ -8,7 +8,7 @@ PORT   ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-serving test-interop check setup setup-dev models install-models clean
+.PHONY: help run test test-serving test-interop soak check setup setup-dev models install-models clean
 
 help: ## say what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -18,6 +18,11 @@ run: $(INDEX)/CURRENT ## index Python's standard library and serve it at http://
 
 test: setup-dev ## set up with the training extra and run every test
 	$(VENV)/bin/python -m pytest
+
+SOAK ?= 600
+
+soak: setup-dev ## kill every writer at every system call, then at random times for SOAK seconds each (needs strace)
+	DSE_SOAK=$(SOAK) $(VENV)/bin/python -m pytest tests/index/test_crashes.py
 
 check: setup-dev ## format, lint, types, import rules and tests, as CI runs them
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.settings import Settings
 from index.live import LiveIndex
-from index.manifest import EncoderIdentity, HeadIdentity
+from index.manifest import EncoderIdentity, HeadIdentity, Verify
 from index.nearest import HeadVectors
 from model.bundle import Student, Teacher, load_student, load_teacher
 from model.head import QuadraticHead
@@ -30,7 +30,9 @@ def load(settings: Settings) -> Service:
             message says how to mend it.
     """
     student = load_student(settings.bundle, settings.threads)
-    index = open_index(settings.index, student, writable=not settings.read_only) if settings.index else None
+    index = None
+    if settings.index:
+        index = open_index(settings.index, student, writable=not settings.read_only, verify=settings.verify)
     teacher = load_teacher(settings.teacher, settings.threads) if settings.teacher else None
     try:
         score_pairs(student.encoder, student.head, [("warm", "up")])
@@ -48,14 +50,14 @@ def identity(student: Student) -> EncoderIdentity:
     return EncoderIdentity(name=student.name, digest=student.encoder_digest)
 
 
-def open_index(folder: Path, student: Student, writable: bool = False) -> LiveIndex:
+def open_index(folder: Path, student: Student, writable: bool = False, verify: Verify = "full") -> LiveIndex:
     """The index in a folder, which this student's encoder built, with all changes since.
 
     Raises:
         IndexFault: not an index, built with another encoder, ranked by another head, or a file of it is missing or
             altered.
     """
-    return LiveIndex.open(folder, identity(student), writable, head=head_vectors(student))
+    return LiveIndex.open(folder, identity(student), writable, head=head_vectors(student), verify=verify)
 
 
 def head_vectors(student: Student) -> HeadVectors | None:

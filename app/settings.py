@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import model
 from app.threads import thread_budget
+from index.manifest import Verify
 
 BUNDLES = Path(model.__file__).parent / "bundles"
 
@@ -33,6 +34,10 @@ class Settings(BaseSettings):
     )
     compact_after: Annotated[int, Field(ge=0)] = Field(
         10_000, description="changes after which they are folded into a new generation by themselves; 0 for never"
+    )
+    verify: Verify = Field(
+        "full",
+        description="what is compared with the index's manifest at start: quick (sizes, headers) or full (every byte)",
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on")

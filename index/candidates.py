@@ -1,5 +1,6 @@
 """Candidate search: which rows are worth scoring against this query?"""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from index.recipes import ROWS_PER_ADD, core_of, is_graph, number_of_lists, trai
 _library: Any = faiss  # its stubs do not know what its Python layer adds to constructors
 Floats = NDArray[np.float32]
 MOST_EFFORT_IN_A_GRAPH = 4096
+MAX_READ_LOOPS = 2**24  # inverted lists, parts of an index: what a file may have FAISS count up to
+_READING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -72,17 +75,22 @@ class CandidateIndex:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read an index whose digest was checked.
+        """Read an index. A file that was altered cannot make FAISS allocate more than the file has bytes at a time.
 
         Raises:
             IndexFault: FAISS cannot read it.
         """
+        limits = (path.stat().st_size, MAX_READ_LOOPS)
         try:
-            return cls(faiss.read_index(str(path)))
-        except RuntimeError as error:
-            raise IndexFault(
-                f"{path}: FAISS cannot read it ({str(error).splitlines()[-1]}); build the index again"
-            ) from error
+            with _READING:  # the limits are the library's, not the call's
+                before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+                try:
+                    _limit_reading(*limits)
+                    return cls(faiss.read_index(str(path)))
+                finally:
+                    _limit_reading(*before)
+        except (RuntimeError, MemoryError) as error:
+            raise IndexFault(f"{path}: FAISS cannot read it ({_last_line(error)}); build the index again") from error
 
     def __len__(self) -> int:
         return int(self._faiss.ntotal)
@@ -165,3 +173,12 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).splitlines()[-1] if str(error) else type(error).__name__
+
+
+def _limit_reading(vector_bytes: int, loops: int) -> None:
+    faiss.set_deserialization_vector_byte_limit(vector_bytes)
+    faiss.set_deserialization_loop_limit(loops)

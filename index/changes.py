@@ -89,6 +89,7 @@ class ChangeLog:
         Raises:
             IndexFault: the folder cannot be written.
         """
+        _remove_leftovers(path)
         partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
         try:
             with _writing(path), _translated(path, BUSY_SECONDS):
@@ -257,6 +258,7 @@ def publication(folder: Path, manifest: GenerationManifest, first: bool) -> Iter
     behind the other. The ``first`` generation of a folder has no log yet, and needs none: nobody can write.
     """
     path = folder / CHANGES_FILE
+    _remove_leftovers(path)
     if not path.exists():
         if first:
             yield None
@@ -264,6 +266,18 @@ def publication(folder: Path, manifest: GenerationManifest, first: bool) -> Iter
         ChangeLog.create(path, manifest.changes_through)
     with closing(ChangeLog(path, writable=True)) as log, log.transaction():
         yield log
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Of logs that were being made, remove those whose makers are no more."""
+    for leftover in path.parent.glob(f"{path.name}.*.partial*"):
+        try:
+            os.kill(int(leftover.name.removeprefix(f"{path.name}.").split(".")[0]), 0)
+        except ProcessLookupError:
+            with suppress(OSError):
+                leftover.unlink()
+        except (ValueError, PermissionError):  # not of our making, or of somebody else who is at it
+            continue
 
 
 def _row(sequence: int, change: Change, encoder: str) -> tuple[Any, ...]:

@@ -80,6 +80,7 @@ def _finish(
         dims=embeddings.shape[1],
         encoder=encoder,
         files={name: sha256_of(home / name) for name in FILES},
+        sizes={name: (home / name).stat().st_size for name in FILES},
         changes_through=view.through,
         **facts | {"depth": view.manifest.depth},
         measured={

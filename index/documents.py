@@ -20,6 +20,7 @@ CREATE TABLE documents (
 ) STRICT
 """
 ROWS_PER_QUERY = 500
+CACHE_KIB = 65_536
 
 
 @dataclass(frozen=True)
@@ -40,33 +41,33 @@ class DuplicateId(ValueError):
 
 
 class DocumentsWriter:
-    """Appends documents; row numbers count from 0 in the order of writing."""
+    """Appends documents; row numbers count from 0 in the order of writing. The file is whole once it is closed."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
         # The file is fsynced as a whole before its generation is published; a journal would protect nothing.
         self._connection.execute("PRAGMA journal_mode = OFF")
         self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")  # ids come in no order: their tree is all touched
         self._connection.execute(_SCHEMA)
+        self._connection.execute("BEGIN")
         self._rows = 0
 
-    def append(self, documents: Sequence[Document]) -> None:
-        """Write the next rows.
+    def append(self, documents: Iterable[Document]) -> None:
+        """Write the next rows. After an error, those before the one that was refused are there.
 
         Raises:
             DuplicateId: a document's id is already there.
         """
-        self._connection.execute("BEGIN")
         for document in documents:
             metadata = json.dumps(document.metadata, ensure_ascii=False, separators=(",", ":"))
             values = (self._rows, document.id, document.text, metadata)
-            try:
-                self._connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", values)
-            except sqlite3.IntegrityError as error:
+            # Not left to the constraint's error: without a journal, what follows an error is undefined.
+            insert = "INSERT INTO documents VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            if not self._connection.execute(insert, values).rowcount:
                 first = self._connection.execute("SELECT row FROM documents WHERE id = ?", (document.id,)).fetchone()[0]
-                raise DuplicateId(document.id, first, self._rows) from error
+                raise DuplicateId(document.id, first, self._rows)
             self._rows += 1
-        self._connection.execute("COMMIT")
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +78,11 @@ class DocumentsWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._connection.close()
+        try:
+            if error is None:
+                self._connection.execute("COMMIT")
+        finally:
+            self._connection.close()
 
 
 class Documents:

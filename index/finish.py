@@ -36,7 +36,7 @@ class SearchWanted:
 
     def width(self, dims: int) -> int:
         """Of the vectors that FAISS holds."""
-        return dims if self.head is None else self.head.candidates(np.zeros((1, dims), np.float32)).shape[1]
+        return dims if self.head is None else self.head.width(dims)
 
     def plan(self, recipe: str | None, rows: int, dims: int) -> Plan:
         """The recipe for so many rows, and what it takes.

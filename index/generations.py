@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,13 +19,17 @@ from index.candidates import CandidateIndex
 from index.changes import CHANGES_FILE, ChangeLog, publication
 from index.columns import MetadataColumns
 from index.documents import Document, Documents
-from index.durable import fsync as _fsync
+from index.durable import fsync
 from index.filters import Filter
-from index.manifest import MANIFEST, BusyFault, EncoderIdentity, GenerationManifest, IndexFault
+from index.headers import check_candidates, check_documents, check_embeddings
+from index.manifest import MANIFEST, BusyFault, EncoderIdentity, GenerationManifest, IndexFault, Verify
 from index.nearest import HeadVectors, NearestSearch, Tuning
 
 CURRENT = "CURRENT"
 GENERATIONS = "generations"
+BUILD = "build.partial"
+"""Beside the generations: what an unfinished build has embedded so far, for it to go on from."""
+
 CANDIDATES_FILE = "candidates.faiss"
 EMBEDDINGS_FILE = "embeddings.npy"
 DOCUMENTS_FILE = "documents.sqlite"
@@ -34,6 +39,7 @@ LATER_FILES = (METADATA_FILE,)  # that a generation of an earlier version may la
 SELECTIONS = 16  # of filters, remembered for the next search with the same one
 DECIMALS = 5  # of a similarity: what is beyond depends on the kernel, not on the texts
 PARTIAL = ".partial"
+SECONDS_BETWEEN_ATTEMPTS = 0.2
 _NAME = re.compile(r"\d{6,}")
 
 
@@ -75,14 +81,19 @@ class Generation:
 
     @classmethod
     def open(
-        cls, folder: Path, encoder: EncoderIdentity | None = None, head: HeadVectors | None = None
+        cls,
+        folder: Path,
+        encoder: EncoderIdentity | None = None,
+        head: HeadVectors | None = None,
+        verify: Verify = "full",
     ) -> "Generation":
-        """The live generation of an index folder, every file checked against its digest.
+        """The live generation of an index folder, its files compared with the manifest.
 
         Args:
             folder: the index.
             encoder: that will embed queries; None: it will not be searched.
             head: that will be served, if FAISS can rank by it.
+            verify: ``full`` compares every byte; ``quick`` sizes, headers and small files.
 
         Raises:
             IndexFault: not an index, built with another encoder than the one given or ranked by another head, or a
@@ -93,11 +104,11 @@ class Generation:
             manifest = GenerationManifest.read(home)
             manifest.check_encoder(folder, encoder)
             manifest.check_head(folder, None if head is None else head.identity)
-        return cls.read(home, head)
+        return cls.read(home, head, verify)
 
     @classmethod
-    def read(cls, home: Path, head: HeadVectors | None = None) -> "Generation":
-        """The generation in its own folder, live or about to be, every file checked against its digest.
+    def read(cls, home: Path, head: HeadVectors | None = None, verify: Verify = "full") -> "Generation":
+        """The generation in its own folder, live or about to be, its files checked against its manifest.
 
         Raises:
             IndexFault: a file is missing, altered, or disagrees with the others.
@@ -105,7 +116,12 @@ class Generation:
         manifest = GenerationManifest.read(home)
         if missing := sorted(set(FILES) - set(LATER_FILES) - manifest.files.keys()):
             raise IndexFault(f"{home / MANIFEST} does not list {missing}; build the index again")
-        manifest.check_files(home)
+        manifest.check_files(home, verify)
+        ranked_by = head if manifest.head is not None else None
+        width = manifest.dims if ranked_by is None else ranked_by.width(manifest.dims)
+        check_candidates(home / CANDIDATES_FILE, manifest, None if manifest.head and not ranked_by else width)
+        check_embeddings(home / EMBEDDINGS_FILE, manifest)
+        check_documents(home / DOCUMENTS_FILE)
         candidates = CandidateIndex.load(home / CANDIDATES_FILE)
         embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
         documents = Documents(home / DOCUMENTS_FILE)
@@ -119,7 +135,7 @@ class Generation:
                 f"FAISS {len(candidates)}, embeddings {embeddings.shape}, documents {len(documents)}, "
                 f"metadata {'none' if columns is None else len(columns)}; build the index again"
             )
-        nearest = NearestSearch(candidates, embeddings, head if manifest.head is not None else None)
+        nearest = NearestSearch(candidates, embeddings, ranked_by)
         return cls(home.name.removesuffix(PARTIAL), manifest, nearest, documents, columns)
 
     def __len__(self) -> int:
@@ -202,6 +218,14 @@ def live_home(folder: Path) -> Path:
     return folder / GENERATIONS / current_name(folder)
 
 
+def live_manifest(folder: Path) -> GenerationManifest | None:
+    """The manifest of the live generation; None if there is none to read."""
+    try:
+        return GenerationManifest.read(live_home(folder))
+    except IndexFault:
+        return None
+
+
 def last_change(folder: Path) -> int:
     """The sequence number of the last change to an index; 0 where there is none, or no index yet.
 
@@ -211,55 +235,63 @@ def last_change(folder: Path) -> int:
     if (folder / CHANGES_FILE).exists():
         with closing(ChangeLog(folder / CHANGES_FILE, writable=False)) as log:
             return log.extent().last
-    try:
-        return GenerationManifest.read(live_home(folder)).changes_through
-    except IndexFault:  # nothing there that could be read, so nothing to go on from
-        return 0
+    live = live_manifest(folder)
+    return 0 if live is None else live.changes_through
 
 
 @contextmanager
-def new_generation(folder: Path, settle: Callable[[Path], None] | None = None) -> Iterator[Path]:
+def new_generation(folder: Path, settle: Callable[[Path], None] | None = None, patience: float = 0) -> Iterator[Path]:
     """A folder to fill; on leaving it without an error it becomes the live generation, in one step.
 
     An error, or a process that is killed, leaves the index as it was. The live generation and the one it replaced are
-    kept; older ones, and what a killed process left, are removed. No change is accepted during that one step.
+    kept, and what an unfinished build has embedded; older ones, and what a killed process left, are removed. No change
+    is accepted during that one step.
 
     Args:
         folder: the index, new or existing.
         settle: given the filled folder while changes already wait, for a last look at those that came meanwhile.
+        patience: seconds to wait for another process that is writing.
 
     Raises:
         IndexFault: another process is writing to this index, the folder cannot be written, or changes were made
             meanwhile that do not fit the new generation.
     """
-    wanted = [folder / GENERATIONS, folder, *folder.parents]
-    created = [path for path in wanted if not path.exists()]
+    created: list[Path] = []
     try:
-        (folder / GENERATIONS).mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            yield from _filled(folder, settle)
+        created = made(folder / GENERATIONS)
+        with locked(folder, f"{folder} is being written by another process; wait for it to end", patience):
+            yield from _filled(folder, settle, created)
     except (OSError, sqlite3.Error) as error:
         live = current_name(folder) if (folder / CURRENT).exists() else "none"
         raise IndexFault(f"{folder} cannot be written: {error}; its live generation is {live}") from error
     finally:
-        _remove_if_empty(created)
+        remove_if_empty(created)
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder itself, so that no lock file is left behind; the system lets go of it if the process dies."""
+def locked(folder: Path, refusal: str, patience: float = 0) -> Iterator[None]:
+    """Hold a folder itself, so that no lock file is left behind; the system lets go of it if the process dies.
+
+    Raises:
+        IndexFault: another process holds it, for longer than ``patience`` seconds; the message is ``refusal``.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
+    last = time.monotonic() + patience
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyFault(f"{folder} is being written by another process; wait for it to end") from None
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= last:
+                    raise BusyFault(refusal) from None
+                time.sleep(SECONDS_BETWEEN_ATTEMPTS)
         yield
     finally:
         os.close(descriptor)
 
 
-def _filled(folder: Path, settle: Callable[[Path], None] | None) -> Iterator[Path]:
+def _filled(folder: Path, settle: Callable[[Path], None] | None, created: list[Path]) -> Iterator[Path]:
     live = current_name(folder) if (folder / CURRENT).exists() else None
     number = int(live) + 1 if live else 1
     name = f"{number:06d}"
@@ -277,38 +309,46 @@ def _filled(folder: Path, settle: Callable[[Path], None] | None) -> Iterator[Pat
                 _make_durable(partial)
             if log is not None:
                 log.check_follows(GenerationManifest.read(partial))
-            _publish(folder, partial, home)
+            _publish(folder, partial, home, created)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         if not (folder / CURRENT).exists() or current_name(folder) != name:
             shutil.rmtree(home, ignore_errors=True)
         raise
     for other in (folder / GENERATIONS).iterdir():
-        if other.name not in (live, name):
+        if other.name not in (live, name, BUILD):
             shutil.rmtree(other, ignore_errors=True)
 
 
 def _make_durable(partial: Path) -> None:
     for path in [*sorted(partial.iterdir()), partial]:
-        _fsync(path)
+        fsync(path)
 
 
-def _publish(folder: Path, partial: Path, home: Path) -> None:
+def _publish(folder: Path, partial: Path, home: Path, created: list[Path]) -> None:
     """Make the name of durable files durable, then the pointer to it; each before the next may be seen."""
     partial.rename(home)
-    _fsync(home.parent)
+    fsync(home.parent)
     pointer = folder / f"{CURRENT}.partial"
     try:
         pointer.write_text(home.name + "\n", "utf-8")
-        _fsync(pointer)
+        fsync(pointer)
         pointer.replace(folder / CURRENT)
     finally:
         pointer.unlink(missing_ok=True)
-    _fsync(folder)
-    _fsync(folder.parent)  # the index itself may be new
+    fsync(folder)
+    for path in created:  # the index itself may be new, and folders above it
+        fsync(path.parent)
 
 
-def _remove_if_empty(created: list[Path]) -> None:
+def made(folder: Path) -> list[Path]:
+    """Make a folder, and those above it; the ones that were not there, innermost first."""
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return created
+
+
+def remove_if_empty(created: list[Path]) -> None:
     """Of folders that were made for an index, innermost first, leave none without one."""
     for path in created:
         try:

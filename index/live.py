@@ -15,7 +15,7 @@ from index.changes import BUSY_SECONDS, CHANGES_FILE, Change, ChangeLog
 from index.compaction import fold
 from index.documents import Document
 from index.generations import CURRENT, Generation, live_home, new_generation
-from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault
+from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault, Verify
 from index.nearest import HeadVectors
 from index.view import View
 
@@ -40,8 +40,9 @@ class LiveIndex:
         writable: bool,
         busy_seconds: float,
         head: HeadVectors | None,
+        verify: Verify,
     ) -> None:
-        self.folder, self.writable = folder, writable
+        self.folder, self.writable, self._verify = folder, writable, verify
         self._encoder, self._busy_seconds, self._head = encoder, busy_seconds, head
         self._reading: ChangeLog | None = None
         self._writing: ChangeLog | None = None
@@ -60,6 +61,7 @@ class LiveIndex:
         writable: bool = False,
         busy_seconds: float = BUSY_SECONDS,
         head: HeadVectors | None = None,
+        verify: Verify = "full",
     ) -> Self:
         """The index in a folder, with every change so far.
 
@@ -69,6 +71,7 @@ class LiveIndex:
             writable: may it be changed? Nothing is created before it is.
             busy_seconds: how long a write waits for another process.
             head: that will be served, if FAISS can rank by it.
+            verify: how the files of a generation are compared with its manifest.
 
         Raises:
             IndexFault: not an index, built with another encoder, ranked by another head, or damaged; or generation and
@@ -77,7 +80,8 @@ class LiveIndex:
         while True:
             stamp = _stamp(folder)
             try:
-                live = cls(folder, Generation.open(folder, encoder, head), stamp, encoder, writable, busy_seconds, head)
+                generation = Generation.open(folder, encoder, head, verify)
+                live = cls(folder, generation, stamp, encoder, writable, busy_seconds, head, verify)
                 through = live.view().manifest.changes_through
                 if writable and through and not (folder / CHANGES_FILE).exists():
                     raise IndexFault(
@@ -178,7 +182,7 @@ class LiveIndex:
                 self._check_followed()
                 view = self.view()
                 fold(view, home, view.manifest.encoder, view.manifest.dims, view.embeddings, self._head)
-                generation = Generation.read(home, self._head)
+                generation = Generation.read(home, self._head, self._verify)
             self._swap(generation, _stamp(self.folder))
         finally:
             self._opening.release()
@@ -228,7 +232,7 @@ class LiveIndex:
     def _take_up(self) -> None:
         while (stamp := _stamp(self.folder)) != self._seen:
             try:
-                self._swap(Generation.open(self.folder, self._encoder, self._head), stamp)
+                self._swap(Generation.open(self.folder, self._encoder, self._head, self._verify), stamp)
             except IndexFault as error:
                 if _stamp(self.folder) == stamp:
                     log.warning("the new generation cannot be served, the one before stays: %s", error)

@@ -7,6 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MANIFEST = "manifest.json"
+SMALL_FILE = 2**20  # bytes: what is read in no time
+RESTORE = "restore the folder from a copy, or build the index again (dse index build)"
+
+Verify = Literal["quick", "full"]
+"""How much of a generation is compared with its manifest: sizes and headers, or every byte."""
 
 
 class IndexFault(Exception):
@@ -80,6 +85,7 @@ class GenerationManifest(BaseModel):
     recipe: str
     encoder: EncoderIdentity
     files: dict[str, str]
+    sizes: dict[str, int] = Field(default_factory=dict)
     search: dict[str, int] = {}
     """FAISS's parameters, given with each search."""
     refine: Annotated[int, Field(ge=1)] = 1
@@ -139,25 +145,34 @@ class GenerationManifest(BaseModel):
                 f"dse index build INPUT --output {folder} --bundle BUNDLE"
             )
 
-    def check_files(self, folder: Path) -> None:
-        """Compare every file with its digest.
+    def check_files(self, folder: Path, verify: Verify = "full") -> None:
+        """Compare every file with its size and digest.
+
+        Args:
+            folder: the generation's.
+            verify: ``quick`` leaves out the digests of files above a mebibyte.
 
         Raises:
-            IndexFault: a file is missing or altered; the message names it and both digests.
+            IndexFault: files are missing or altered; the message names each and says what differs.
         """
-        remedy = "restore the folder from a copy, or build the index again (dse index build)"
-        for name, expected in self.files.items():
-            path = folder / name
-            if not path.is_file():
-                raise IndexFault(f"{path} is missing; {remedy}")
-            try:
-                actual = sha256_of(path)
-            except OSError as error:
-                raise IndexFault(f"{path} cannot be read: {error.strerror}; {remedy}") from error
-            if actual != expected:
-                raise IndexFault(
-                    f"{path} has been altered: its sha256 is {actual}, the manifest says {expected}; {remedy}"
-                )
+        if faults := [fault for name in sorted(self.files) if (fault := self._fault(folder / name, verify))]:
+            raise IndexFault("; ".join([*faults, RESTORE]))
+
+    def _fault(self, path: Path, verify: Verify) -> str | None:
+        try:
+            size = path.stat().st_size
+            if size != self.sizes.get(path.name, size):
+                return f"{path} has been altered: it has {size:,} bytes, the manifest says {self.sizes[path.name]:,}"
+            if verify == "quick" and size > SMALL_FILE:
+                return None
+            actual, expected = sha256_of(path), self.files[path.name]
+        except FileNotFoundError:
+            return f"{path} is missing"
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror}"
+        if actual != expected:
+            return f"{path} has been altered: its sha256 is {actual}, the manifest says {expected}"
+        return None
 
 
 def sha256_of(path: Path) -> str:

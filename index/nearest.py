@@ -24,6 +24,10 @@ class HeadVectors:
     candidates: Callable[[Floats], Floats]
     """(candidates, dim) embeddings to (candidates, width) vectors."""
 
+    def width(self, dims: int) -> int:
+        """Of the vectors made of embeddings of this width."""
+        return self.candidates(np.zeros((1, dims), np.float32)).shape[1]
+
 
 @dataclass(frozen=True)
 class Tuning:

@@ -1,23 +1,34 @@
 """Where do documents come from? .jsonl, .csv, .tsv, .parquet, .txt or standard input, one at a time."""
 
 import csv
+import gzip
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from types import TracebackType
+from typing import IO, Any, Literal, Self
 
 from index.documents import Document
+from index.durable import fsync
 
 MAX_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 unless told
 MAX_METADATA_DEPTH = 64
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".txt")
+TEXT_SUFFIXES = (".jsonl", ".csv", ".tsv", ".txt")
+SUFFIXES = (*TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES), ".parquet")
 
 
 class SourceError(ValueError):
     """An input that cannot be read; the message names the file, the line and what is wrong there."""
+
+
+class BadLine(SourceError):
+    """One line that is not a document, in a file that can be read on behind it; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -34,161 +45,288 @@ class SourcedDocument:
 
     document: Document
     place: str
+    line: str | None = None  # as it stands in the file, where the file has lines
+
+
+class Rejects:
+    """Lines that were passed over: counted, and written to a file of JSON lines if one is named."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Open the file.
+
+        Raises:
+            SourceError: it cannot be written. Said at once, before anything is read.
+        """
+        self.count = 0
+        self._path, self._file = path, None
+        if path is not None:
+            try:
+                self._file = path.open("w", encoding="utf-8", newline="\n")
+            except OSError as error:
+                raise SourceError(f"{path} cannot be written: {error.strerror}") from error
+
+    def add(self, place: str, reason: str, line: str | None) -> None:
+        """Count a line, and write down where it was, what was wrong with it, and the line itself."""
+        self.count += 1
+        if self._file is not None:
+            # ASCII: a line may hold half of a surrogate pair
+            self._file.write(json.dumps({"place": place, "reason": reason, "line": line}) + "\n")
+
+    def save(self) -> None:
+        """Make what was written so far survive a power cut."""
+        if self._file is not None and self._path is not None:
+            self._file.flush()
+            fsync(self._path)
+            fsync(self._path.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line, or a row, that is yet to be read as a document."""
+
+    place: str
+    raw: str | None
+    parse: Callable[[], Document]  # raises BadLine
+
+
+class Inputs:
+    """Every document of some inputs, in order, without holding more than one in memory.
+
+    A document without an id is given its place as one: ``folder/name.txt:17``, the path as it was given. A line of
+    .txt is a document. ``-`` reads JSON lines from standard input. Iterating raises :class:`SourceError` where an
+    input is missing, empty, of an unknown kind or broken, and, unless there are rejects to put it among, where a line
+    is not a document.
+    """
+
+    def __init__(self, paths: Sequence[Path], columns: Columns = Columns(), rejects: Rejects | None = None) -> None:
+        self._paths, self._columns, self._rejects = list(paths), columns, rejects
+        self._done = 0  # bytes of the inputs that are behind
+        self._tell: Callable[[], int] = int  # where in the present one we are
+
+    def share_read(self) -> float | None:
+        """How much of the inputs' bytes has been read, 0..1; None if that is not known, as of standard input."""
+        try:
+            total = sum(path.stat().st_size for path in self._paths)
+        except OSError:
+            return None
+        return min(1.0, (self._done + self._tell()) / total) if total else None
+
+    def __iter__(self) -> Iterator[SourcedDocument]:
+        for path in self._paths:
+            found = False
+            with closing(self._lines(path)) as lines:  # now, not when the garbage is collected
+                for line in lines:
+                    found = True
+                    try:
+                        document = line.parse()
+                    except BadLine as error:
+                        if self._rejects is None:
+                            raise SourceError(f"{line.place}: {error}") from error
+                        self._rejects.add(line.place, str(error), line.raw)
+                        continue
+                    yield SourcedDocument(document, line.place, line.raw)
+            if not found:
+                raise SourceError(f"{path}: no documents in it")
+
+    def _lines(self, path: Path) -> Generator[_Line]:
+        if str(path) == "-":
+            if sys.stdin is None or sys.stdin.closed:
+                raise SourceError("standard input is closed; give a file, or pipe JSON lines into it")
+            stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="\n")
+            yield from _json_lines(stream, "standard input", self._columns)
+            return
+        suffixes = [suffix.lower() for suffix in path.suffixes]
+        kind = "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
+        if kind not in SUFFIXES:
+            raise SourceError(f"{path}: of a kind that is not read; give one of {', '.join(SUFFIXES)} or -")
+        try:
+            with path.open("rb") as raw:
+                self._tell = raw.tell
+                yield from self._of_kind(kind, raw, path)
+            self._tell = int
+            self._done += path.stat().st_size
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror or error}") from error
+
+    def _of_kind(self, kind: str, raw: IO[bytes], path: Path) -> Iterator[_Line]:
+        if kind == ".parquet":
+            yield from _parquet(raw, path, self._columns)
+            return
+        plain: Any = gzip.GzipFile(fileobj=raw) if kind.endswith(".gz") else raw
+        kind = kind.removesuffix(".gz")
+        newline = "" if kind in (".csv", ".tsv") else "\n"
+        with io.TextIOWrapper(plain, "utf-8-sig", newline=newline) as lines:
+            if kind == ".jsonl":
+                yield from _json_lines(lines, str(path), self._columns)
+            elif kind == ".txt":
+                yield from _text_lines(lines, path)
+            else:
+                yield from _table(lines, path, self._columns, "\t" if kind == ".tsv" else ",")
 
 
 def read_documents(paths: Sequence[Path], columns: Columns = Columns()) -> Iterator[SourcedDocument]:
-    """Every document of the inputs, in order, without holding more than one in memory.
-
-    A document without an id is given its place as one: ``folder/name.txt:17``, the path as it was given. A line of
-    .txt is a document. ``-`` reads JSON lines from standard input.
+    """Every document of the inputs, in order; a line that is not one is an error.
 
     Raises:
         SourceError: an input is missing, empty, of an unknown kind, or has a line that is not a document.
     """
-    for path in paths:
-        found = False
-        for document in _read(path, columns):
-            found = True
-            yield document
-        if not found:
-            raise SourceError(f"{path}: no documents in it")
-
-
-def _read(path: Path, columns: Columns) -> Iterator[SourcedDocument]:
-    if str(path) == "-":
-        if sys.stdin is None or sys.stdin.closed:
-            raise SourceError("standard input is closed; give a file, or pipe JSON lines into it")
-        yield from _json_lines(io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="\n"), "standard input", columns)
-        return
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise SourceError(f"{path}: of a kind that is not read; give one of {', '.join(SUFFIXES)} or -")
-    try:
-        if suffix == ".parquet":
-            yield from _parquet(path, columns)
-            return
-        with path.open("rb") as raw:
-            lines = io.TextIOWrapper(raw, "utf-8-sig", newline="" if suffix in (".csv", ".tsv") else "\n")
-            if suffix == ".jsonl":
-                yield from _json_lines(lines, str(path), columns)
-            elif suffix == ".txt":
-                yield from _text_lines(lines, path)
-            else:
-                yield from _table(lines, path, columns, "\t" if suffix == ".tsv" else ",")
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror or error}") from error
+    return iter(Inputs(paths, columns))
 
 
 def _decoded(lines: Iterable[str], name: str) -> Iterator[tuple[int, str]]:
-    """Lines counted from 1; a byte that is not UTF-8 is an error with its place."""
+    """Lines counted from 1; a byte that is not UTF-8, or an archive that breaks off, is an error with its place."""
     number = 0
     try:
         for number, line in enumerate(lines, 1):
             yield number, line
     except UnicodeDecodeError as error:
         raise SourceError(f"{name}: after line {number}: not UTF-8 ({error.reason})") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(f"{name}: after line {number}: not a whole gzip file ({error})") from error
 
 
-def _json_lines(lines: TextIO, name: str, columns: Columns) -> Iterator[SourcedDocument]:
+def _json_lines(lines: Iterable[str], name: str, columns: Columns) -> Iterator[_Line]:
     for number, line in _decoded(lines, name):
-        if not line.strip():
-            continue
-        place = f"{name}:{number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise SourceError(f"{place}: not JSON ({error})") from error
-        if not isinstance(entry, dict):
-            raise SourceError(f"{place}: not a JSON object")
-        metadata = entry.pop("metadata", {})
-        if not isinstance(metadata, dict):
-            raise SourceError(f"{place}: metadata is not a JSON object")
-        id_ = entry.pop(columns.id, place)
-        text = entry.pop(columns.text, None)
-        if entry:
-            raise SourceError(
-                f"{place}: unknown fields {sorted(entry)}; a line holds {columns.id!r}, {columns.text!r} and 'metadata'"
-            )
-        yield _document(id_, text, metadata, place, columns)
+        if line.strip():
+            place = f"{name}:{number}"
+            yield _Line(place, line.rstrip("\r\n"), partial(_json_document, line, place, columns))
 
 
-def _text_lines(lines: Iterable[str], path: Path) -> Iterator[SourcedDocument]:
+def _json_document(line: str, place: str, columns: Columns) -> Document:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadLine(f"not JSON ({error})") from error
+    if not isinstance(entry, dict):
+        raise BadLine("not a JSON object")
+    metadata = entry.pop("metadata", {})
+    if not isinstance(metadata, dict):
+        raise BadLine("metadata is not a JSON object")
+    id_ = entry.pop(columns.id, place)
+    text = entry.pop(columns.text, None)
+    if entry:
+        raise BadLine(f"unknown fields {sorted(entry)}; a line holds {columns.id!r}, {columns.text!r} and 'metadata'")
+    return _document(id_, text, metadata, columns)
+
+
+def _text_lines(lines: Iterable[str], path: Path) -> Iterator[_Line]:
     for number, line in _decoded(lines, str(path)):
         if text := line.strip():
             place = f"{path}:{number}"
-            yield _document(place, text, {}, place, Columns())
+            yield _Line(place, line.rstrip("\r\n"), partial(_document, place, text, {}, Columns()))
 
 
-def _table(lines: Iterable[str], path: Path, columns: Columns, delimiter: str) -> Iterator[SourcedDocument]:
+def _table(lines: Iterable[str], path: Path, columns: Columns, delimiter: str) -> Iterator[_Line]:
     # A tab-separated file has no quoting here: a quotation mark is an ordinary character.
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     csv.field_size_limit(MAX_CELL)
-    reader = csv.DictReader(
-        (line for _, line in _decoded(lines, str(path))), delimiter=delimiter, quoting=quoting, strict=True
-    )
-    try:
-        names = list(reader.fieldnames or ())
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise SourceError(f"{path}: the header names {repeated} twice; rename one")
-        if columns.text not in names:
-            raise SourceError(f"{path}: no column {columns.text!r} among {names}; name it with --text-column")
-        for row in reader:
-            place = f"{path}:{reader.line_num}"
-            if None in row or None in row.values():
-                raise SourceError(f"{place}: not as many columns as the header")
-            text, id_ = row.pop(columns.text), row.pop(columns.id, place)
-            yield _document(id_, text, row, place, columns)
-    except csv.Error as error:
-        hint = " (a quotation mark is not closed)" if "end of data" in str(error) else ""
-        raise SourceError(f"{path}: after line {reader.line_num}: {error}{hint}") from error
+    raw: list[str] = []  # the lines of the row that is being read: a quoted cell may hold several
+
+    def kept() -> Iterator[str]:
+        for _, line in _decoded(lines, str(path)):
+            raw.append(line)
+            yield line
+
+    reader = csv.reader(kept(), delimiter=delimiter, quoting=quoting, strict=True)
+    names: list[str] | None = None
+    while True:
+        raw.clear()
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            place, whole = f"{path}:{reader.line_num}", "".join(raw).rstrip("\r\n")
+            if names is None or "end of data" in str(error):  # all that follows was read as one cell
+                hint = " (a quotation mark is not closed)" if "end of data" in str(error) else ""
+                raise SourceError(f"{path}: after line {reader.line_num}: {error}{hint}") from error
+            yield _Line(place, whole, partial(_refused, f"not a row of a table ({error})"))
+            continue
+        if row is None:
+            break
+        if names is None:
+            names = row
+            _check_header(names, path, columns)
+        elif row:
+            place, whole = f"{path}:{reader.line_num}", "".join(raw).rstrip("\r\n")
+            yield _Line(place, whole, partial(_table_document, names, row, place, columns))
+    if names is None:
+        _check_header([], path, columns)
 
 
-def _parquet(path: Path, columns: Columns) -> Iterator[SourcedDocument]:
+def _refused(reason: str) -> Document:
+    raise BadLine(reason)
+
+
+def _check_header(names: list[str], path: Path, columns: Columns) -> None:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise SourceError(f"{path}: the header names {repeated} twice; rename one")
+    if columns.text not in names:
+        raise SourceError(f"{path}: no column {columns.text!r} among {names}; name it with --text-column")
+
+
+def _table_document(names: list[str], values: list[str], place: str, columns: Columns) -> Document:
+    if len(values) != len(names):
+        raise BadLine("not as many columns as the header")
+    row: dict[str, Any] = dict(zip(names, values, strict=True))
+    text, id_ = row.pop(columns.text), row.pop(columns.id, place)
+    return _document(id_, text, row, columns)
+
+
+def _parquet(raw: IO[bytes], path: Path, columns: Columns) -> Iterator[_Line]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise SourceError(f"{path}: reading Parquet needs the extra: pip install 'dse[parquet]'") from error
     number = 0
     try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if repeated := sorted({name for name in names if names.count(name) > 1}):
-                raise SourceError(f"{path}: two columns are named {repeated}; rename one")
-            if columns.text not in names:
-                raise SourceError(f"{path}: no column {columns.text!r} among {names}; name it with --text-column")
+        with parquet.ParquetFile(raw) as file:
+            _check_header(file.schema_arrow.names, path, columns)
             for batch in file.iter_batches():
-                for row in batch.to_pylist():
+                for row in range(len(batch)):
                     number += 1
                     place = f"{path}:{number}"
-                    text, id_ = row.pop(columns.text), row.pop(columns.id, place)
-                    yield _document(id_, text, row, place, columns)
+                    yield _Line(place, None, partial(_parquet_document, batch, row, place, columns))
     except ArrowException as error:
         raise SourceError(f"{path}: not a Parquet file that can be read ({_first_line(error)})") from error
-    except SourceError:
-        raise
+
+
+def _parquet_document(batch: Any, row: int, place: str, columns: Columns) -> Document:
+    try:
+        values = {name: batch.column(i)[row].as_py() for i, name in enumerate(batch.schema.names)}
     except (ValueError, OverflowError) as error:
-        raise SourceError(
-            f"{path}: after row {number}: a value has no place in JSON ({_first_line(error)}); cast or drop its column"
-        ) from error
+        raise BadLine(f"a value has no place in JSON ({_first_line(error)}); cast or drop its column") from error
+    text, id_ = values.pop(columns.text), values.pop(columns.id, place)
+    return _document(id_, text, values, columns)
 
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _document(id_: Any, text: Any, metadata: dict[str, Any], place: str, columns: Columns) -> SourcedDocument:
+def _document(id_: Any, text: Any, metadata: dict[str, Any], columns: Columns) -> Document:
     if isinstance(id_, int) and not isinstance(id_, bool):
         id_ = str(id_)
     for name, value in ((columns.id, id_), (columns.text, text)):
         if not isinstance(value, str):
-            raise SourceError(f"{place}: {name!r} is missing or not a string")
+            raise BadLine(f"{name!r} is missing or not a string")
         if not value.strip():
-            raise SourceError(f"{place}: {name!r} is empty")
+            raise BadLine(f"{name!r} is empty")
         if problem := unusable(value):
-            raise SourceError(f"{place}: {name!r} holds {problem}")
+            raise BadLine(f"{name!r} holds {problem}")
     if problem := unusable_metadata(metadata):
-        raise SourceError(f"{place}: metadata {problem}")
-    return SourcedDocument(Document(id_, text, metadata), place)
+        raise BadLine(f"metadata {problem}")
+    return Document(id_, text, metadata)
 
 
 def _depth(value: Any) -> int:

@@ -19,7 +19,7 @@ DOCUMENTS_PER_TRANSACTION = 1024
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")]
 InputsArgument = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help=".jsonl, .csv, .tsv, .parquet, .txt, or -")
+    list[Path], typer.Argument(metavar="INPUT...", help=".jsonl, .csv, .tsv, .txt (also .gz), .parquet, or -")
 ]
 IdColumnOption = Annotated[str, typer.Option(help="Column or field that holds the id.")]
 TextColumnOption = Annotated[str, typer.Option(help="Column or field that holds the text.")]
@@ -34,6 +34,13 @@ class RankBy(StrEnum):
 
     SIMILARITY = "similarity"
     HEAD = "head"
+
+
+class OnError(StrEnum):
+    """What to do about a line that is not a document."""
+
+    STOP = "stop"
+    SKIP = "skip"
 
 
 @app.command()
@@ -56,6 +63,11 @@ def build(
     rank_by: Annotated[RankBy, typer.Option(help="What FAISS ranks by; head: a quadratic one.")] = RankBy.SIMILARITY,
     id_column: IdColumnOption = "id",
     text_column: TextColumnOption = "text",
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Go on from an unfinished build, or give it up and begin again.")
+    ] = True,
+    on_error: Annotated[OnError, typer.Option(help="At a line that is not a document.")] = OnError.STOP,
+    rejects: Annotated[Path | None, typer.Option(help="With skip: write such lines here, as JSON lines.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Embed documents with a bundle and publish them as the live generation of an index."""
@@ -64,9 +76,15 @@ def build(
     from index.finish import SearchWanted
     from index.generations import current_name
     from index.recall import Aim
-    from index.sources import Columns, read_documents
+    from index.sources import Columns, Inputs, Rejects
     from model.bundle import load_student
+    from scripts.build_progress import BuildProgress
 
+    if rejects is not None:
+        if on_error is OnError.STOP:
+            raise BadInput("--rejects needs --on-error skip")
+        if any(rejects.resolve() == path.resolve() for path in inputs):
+            raise BadInput(f"{rejects} is an input; give --rejects another file")
     settings = read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     head = head_vectors(student) if rank_by == RankBy.HEAD else None
@@ -78,25 +96,32 @@ def build(
         scores=lambda query, embeddings: student.head.logits(query[None], embeddings),
     )
     search = SearchWanted(None if memory is None else _bytes(memory), aim, head)
-    with progress_bar() as bar:
-        task = bar.add_task("embedding", total=None)
+    with Rejects(rejects) as rejected, progress_bar() as bar:
+        passed_over = rejected if on_error is OnError.SKIP else None
+        source = Inputs(inputs, Columns(id_column, text_column), passed_over)
         manifest = build_index(
-            read_documents(inputs, Columns(id_column, text_column)),
+            source,
             student.encoder.encode,
             student.encoder.dims,
             identity(student),
             output,
             recipe,
-            progress=lambda documents: bar.update(task, completed=documents),
+            resume=resume,
+            rejects=passed_over,
+            share_read=source.share_read,
+            watcher=BuildProgress(bar),
+            encode_batches=student.encoder.encode_batches,
             search=search,
-            stage=lambda words: bar.update(task, description=words),
         )
-        bar.update(task, total=manifest.documents)
     if json:
-        print_json({"index": str(output), "generation": current_name(output)} | manifest.model_dump())
+        answer = {"index": str(output), "generation": current_name(output), "rejected": rejected.count}
+        print_json(answer | manifest.model_dump())
     else:
         typer.echo(f"{manifest.documents:,} documents, {manifest.recipe} -> {output} ({current_name(output)})")
         typer.echo(f"recall {_recall(manifest)}")
+        if rejected.count:
+            where = f", written to {rejects}" if rejects else "; --rejects FILE writes them down"
+            typer.echo(f"{rejected.count:,} lines passed over{where}")
 
 
 def _bytes(text: str) -> int:

@@ -16,13 +16,17 @@ def serve(
     teacher: Annotated[Path | None, typer.Option(help="The teacher's bundle.", show_default="shipped")] = None,
     no_teacher: Annotated[bool, typer.Option("--no-teacher", help="Serve without a teacher.")] = False,
     index: Annotated[Path | None, typer.Option(help="The index folder.")] = None,
+    verify: Annotated[
+        str | None, typer.Option(help="Compare the index with its manifest: quick or full.", show_default="full")
+    ] = None,
     host: Annotated[str | None, typer.Option(show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(show_default="8000")] = None,
     threads: Annotated[int | None, typer.Option(show_default="the container's CPUs")] = None,
 ) -> None:
     """Serve similarity, search and comparison over HTTP. Every setting is also a DSE_* variable."""
     options = {
-        "bundle": bundle, "teacher": teacher, "index": index, "host": host, "port": port, "threads": threads
+        "bundle": bundle, "teacher": teacher, "index": index, "verify": verify,
+        "host": host, "port": port, "threads": threads,
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if no_teacher:

@@ -47,6 +47,22 @@ def test_a_damaged_index_is_refused_at_start(tmp_path: Path, settings: Settings)
         load(settings.model_copy(update={"index": tmp_path / "index"}))
 
 
+def test_the_operator_chooses_how_much_is_compared(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings.index is not None
+    shutil.copytree(settings.index, tmp_path / "index")
+    path = tmp_path / "index/generations/000001/embeddings.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr("index.manifest.SMALL_FILE", 10)
+    damaged = settings.model_copy(update={"index": tmp_path / "index"})
+    assert load(damaged.model_copy(update={"verify": "quick"})).index is not None
+    with pytest.raises(IndexFault, match=r"embeddings\.npy has been altered"):
+        load(damaged.model_copy(update={"verify": "full"}))
+
+
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSE_PORT", "9000")
     monkeypatch.setenv("DSE_DEPTH", "7")

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def sourced(texts: list[str]) -> list[SourcedDocument]:
 
 def build_words(folder: Path, texts: list[str] = WORDS) -> None:
     build(sourced(texts), LetterEncoder().encode, 26, ENCODER, folder)
+
+
+class CountingEncoder(LetterEncoder):
+    """Remembers what it was asked to embed."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        self.texts += texts
+        return super().encode(texts)
 
 
 def files_of(folder: Path) -> set[str]:
@@ -160,7 +172,8 @@ class Journal:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> None:
         self.steps: list[str] = []
         self._fail_at = fail_at
-        monkeypatch.setattr("index.generations._fsync", lambda path: self.note("fsync", path))
+        for module in ("durable", "generations", "shards"):
+            monkeypatch.setattr(f"index.{module}.fsync", lambda path: self.note("fsync", path))
         for name in ("rename", "replace"):
             monkeypatch.setattr(Path, name, self.noting(name, getattr(Path, name)))
 
@@ -178,9 +191,13 @@ class Journal:
         return noted
 
 
-PUBLISHING = [
+BUILDING = [
+    "fsync generations",
+    "fsync job.json.partial", "replace job.json.partial", "fsync build.partial",
+    "fsync 000000.safetensors.partial", "replace 000000.safetensors.partial", "fsync build.partial",
+    "rename documents.sqlite",
     *(f"fsync {name}" for name in sorted([*FILES, "manifest.json"])), "fsync 000002.partial", "rename 000002.partial",
-    "fsync generations", "fsync CURRENT.partial", "replace CURRENT.partial", "fsync index", "fsync home",
+    "fsync generations", "fsync CURRENT.partial", "replace CURRENT.partial", "fsync index",
 ]  # fmt: skip
 
 
@@ -188,24 +205,37 @@ def test_everything_is_durable_before_it_can_be_seen(tmp_path: Path, monkeypatch
     build_words(tmp_path / "home/index")
     journal = Journal(monkeypatch)
     build_words(tmp_path / "home/index")
-    assert journal.steps == PUBLISHING
+    assert journal.steps == BUILDING
 
 
-@pytest.mark.parametrize("step", range(len(PUBLISHING)))
-def test_a_publish_that_fails_at_any_step_loses_nothing(tmp_path: Path, step: int) -> None:
+def test_a_new_index_is_durable_with_all_folders_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(monkeypatch)
+    build_words(tmp_path / "new/home/index")
+    for name in (tmp_path.name, "new", "home", "index", "generations"):
+        assert journal.steps.index(f"fsync {name}") < journal.steps.index("replace CURRENT.partial")
+
+
+@pytest.mark.parametrize("step", range(len(BUILDING)))
+def test_a_build_that_fails_at_any_step_loses_nothing(tmp_path: Path, step: int) -> None:
     folder = tmp_path / "home/index"
     build_words(folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
         Journal(monkeypatch, fail_at=step)
         with pytest.raises(IndexFault, match=r"cannot be written: .*No space left on device") as refused:
             build_words(folder, ["half"])
-    published = step > PUBLISHING.index("replace CURRENT.partial")
-    assert str(refused.value).endswith(f"its live generation is {'000002' if published else '000001'}")
+    published = step > BUILDING.index("replace CURRENT.partial")
+    if step >= BUILDING.index("rename documents.sqlite"):
+        assert str(refused.value).endswith(f"its live generation is {'000002' if published else '000001'}")
+    else:
+        assert "the same command goes on from there" in str(refused.value)
     assert len(Generation.open(folder)) == (1 if published else 5)
-    assert not list(folder.rglob("*.partial"))
+    kept = step > BUILDING.index("replace 000000.safetensors.partial")
+    assert (folder / "generations/build.partial").exists() == kept
     live = current_name(folder)
-    build_words(folder, ["after", "that"])
-    assert len(Generation.open(folder)) == 2
+    encoder = CountingEncoder()
+    build(sourced(["half"]), encoder.encode, 26, ENCODER, folder)
+    assert len(Generation.open(folder)) == 1
+    assert encoder.texts == ([] if kept and not published else ["half"])
     assert {path.name for path in (folder / "generations").iterdir()} == {live, current_name(folder)}
 
 
@@ -248,11 +278,16 @@ def test_a_damaged_folder_says_what_is_wrong(tmp_path: Path, damage, message: st
 
 
 def test_files_that_disagree_are_refused(tmp_path: Path) -> None:
-    build_words(tmp_path)
-    path = tmp_path / "generations/000001/manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"documents": 4}))
-    with pytest.raises(IndexFault, match="the files disagree: manifest 4"):
-        Generation.open(tmp_path)
+    build_words(tmp_path / "index")
+    build_words(tmp_path / "other", WORDS[:4])
+    ours, theirs = (tmp_path / name / "generations/000001" for name in ("index", "other"))
+    manifest, other = (json.loads((home / "manifest.json").read_text()) for home in (ours, theirs))
+    for part in ("files", "sizes"):
+        manifest[part]["documents.sqlite"] = other[part]["documents.sqlite"]
+    (ours / "documents.sqlite").write_bytes((theirs / "documents.sqlite").read_bytes())
+    (ours / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(IndexFault, match="the files disagree: manifest 5"):
+        Generation.open(tmp_path / "index")
 
 
 def test_an_index_opens_on_a_read_only_disk(tmp_path: Path) -> None:

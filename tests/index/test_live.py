@@ -25,7 +25,7 @@ from index.compaction import fold
 from index.filters import parse_filter
 from index.generations import Generation, current_name, new_generation
 from index.live import LiveIndex
-from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault
+from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault, Verify
 from index.nearest import HeadVectors
 from index.view import View
 from tests.index.lettered import ENCODER, build_letters, check_search, contents, document, embed, open_live, upsert
@@ -633,10 +633,10 @@ def test_a_search_goes_on_while_a_generation_is_being_opened(folder: Path, monke
     opening, go_on = threading.Event(), threading.Event()
     read = Generation.read
 
-    def slowly(home: Path, head: HeadVectors | None) -> Generation:
+    def slowly(home: Path, head: HeadVectors | None, verify: Verify) -> Generation:
         opening.set()
         assert go_on.wait(10)
-        return read(home, head)
+        return read(home, head, verify)
 
     with open_live(folder) as live, open_live(folder) as other, ThreadPoolExecutor(1) as pool:
         upsert(other, {"f": "tinsel"})

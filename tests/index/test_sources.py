@@ -1,11 +1,13 @@
+import gzip
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from index.documents import Document
-from index.sources import Columns, SourceError, read_documents
+from index.sources import Columns, Inputs, Rejects, SourceError, read_documents
 
 ID_AND_TEXT = Columns()
 
@@ -129,3 +131,95 @@ def test_nothing_is_read_ahead(tmp_path: Path) -> None:
     assert next(reader).document.text == "fine"
     with pytest.raises(SourceError, match=r"a\.jsonl:2"):
         next(reader)
+
+
+def skipping(path: Path, rejects: Path) -> tuple[list[Document], list[dict[str, str | None]]]:
+    with Rejects(rejects) as rejected:
+        found = [sourced.document for sourced in Inputs([path], ID_AND_TEXT, rejected)]
+        rejected.save()
+        lines = [json.loads(line) for line in rejects.read_text("utf-8").splitlines()]
+        assert rejected.count == len(lines)
+    return found, lines
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts", "bad"),
+    [
+        (
+            "a.jsonl",
+            '{"text": "one"}\n{"te\n[]\n{"text": "\\ud800"}\r\n{"text": "two"}',
+            ["one", "two"],
+            [(2, "not JSON", '{"te'), (3, "not a JSON object", "[]"), (4, "half of a", '{"text": "\\ud800"}')],
+        ),
+        ("a.txt", "one\na\0b\ntwo\n", ["one", "two"], [(2, "NUL", "a\0b")]),
+        (
+            "a.csv",
+            'text,n\none,1\nshort\n"a"b,2\n"two\nlines",3\n\ntwo,4,5\n',
+            ["one", "two\nlines"],
+            [(3, "not as many columns", "short"), (4, "not a row", '"a"b,2'), (8, "as many columns", "two,4,5")],
+        ),
+        ("a.tsv", 'text\tn\n"one\t1\n\t2\ntwo\t3\n', ['"one', "two"], [(3, "'text' is empty", "\t2")]),
+    ],
+)
+def test_a_bad_line_is_passed_over_and_written_down(
+    tmp_path: Path, name: str, content: str, texts: list[str], bad: list[tuple[int, str, str]]
+) -> None:
+    path = write(tmp_path / name, content)
+    found, rejected = skipping(path, tmp_path / "rejects.jsonl")
+    assert [document.text for document in found] == texts
+    assert [(line["place"], line["line"]) for line in rejected] == [(f"{path}:{row}", raw) for row, _, raw in bad]
+    assert all(reason in str(line["reason"]) for line, (_, reason, _) in zip(rejected, bad, strict=True))
+
+
+def test_a_bad_parquet_row_is_passed_over(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    days = pyarrow.array([0, 2**40, None], pyarrow.int64()).cast(pyarrow.timestamp("s"))
+    table = pyarrow.table({"text": ["one", "two", "three"], "day": days, "n": [1.0, 2.0, float("nan")]})
+    parquet.write_table(table.drop(["n"]), tmp_path / "days.parquet")
+    parquet.write_table(table.drop(["day"]), tmp_path / "numbers.parquet")
+    found, rejected = skipping(tmp_path / "days.parquet", tmp_path / "rejects.jsonl")
+    assert [document.text for document in found] == ["three"]
+    assert ["has no place in JSON" in str(line["reason"]) for line in rejected] == [False, True]
+    found, rejected = skipping(tmp_path / "numbers.parquet", tmp_path / "rejects.jsonl")
+    assert [document.text for document in found] == ["one", "two"]
+    assert [line["place"] for line in rejected] == [f"{tmp_path / 'numbers.parquet'}:3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', "not UTF-8"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "ok"}\n' * 1000)[:-20], "not a whole gzip file"),
+        ("a.jsonl.gz", b'{"text": "ok"}\n', "after line 0: not a whole gzip file"),
+        ("a.csv", 'text\none\n"two\nthree\n', "a quotation mark is not closed"),
+        ("a.csv", "body\none\n", "no column 'text'"),
+    ],
+)
+def test_a_broken_file_is_an_error_even_where_lines_are_skipped(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        skipping(write(tmp_path / name, content), tmp_path / "rejects.jsonl")
+
+
+def test_compressed_inputs_read_as_their_content(tmp_path: Path) -> None:
+    for name, content in (("a.jsonl", '{"text": "one"}\n'), ("a.txt", "one\n"), ("a.csv", "n,text\n1,one\n")):
+        path = write(tmp_path / f"{name}.gz", gzip.compress(content.encode()))
+        assert [document.text for document in documents(path)] == ["one"]
+
+
+def test_it_knows_how_far_it_has_read(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, "text of a line\n" * 20_000) for name in ("a.txt", "b.txt")]
+    inputs = Inputs(paths)
+    shares = [inputs.share_read() for _ in inputs]
+    assert shares == sorted(shares)
+    np.testing.assert_allclose(shares, np.arange(40_000) / 40_000, atol=0.02)
+    assert inputs.share_read() == 1
+    assert Inputs([Path("-")]).share_read() is None
+
+
+def test_a_rejects_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be written: Is a directory"):
+        Rejects(tmp_path)

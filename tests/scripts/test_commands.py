@@ -308,3 +308,31 @@ def test_the_thread_budget_reaches_the_native_libraries(variable: dict[str, str]
     environment = {"PATH": "/usr/bin:/bin", **variable}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == [expected or str(thread_budget()), "False"]
+
+
+def test_bad_lines_are_passed_over_where_asked(tmp_path: Path) -> None:
+    lines = tmp_path / "in.jsonl"
+    lines.write_text('{"id": "a", "text": "stone"}\n{"id": \n{"id": "a", "text": "notes"}\n')
+    place = ["index", "build", lines, "--output", tmp_path / "index"]
+    said = dse(*place, "--on-error", "skip", "--rejects", tmp_path / "rejects.jsonl")
+    assert "1 documents" in said
+    assert "2 lines passed over" in said
+    rejected = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
+    assert [entry["place"] for entry in rejected] == [f"{lines}:2", f"{lines}:3"]
+    assert json.loads(dse(*place, "--on-error", "skip", "--fresh", "--json"))["rejected"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rejects", "r.jsonl"], "--rejects needs --on-error skip"),
+        (["--on-error", "skip", "--rejects", "INPUT"], "is an input; give --rejects another file"),
+    ],
+)
+def test_rejects_that_make_no_sense(tmp_path: Path, options: list[str], message: str) -> None:
+    lines = tmp_path / "in.txt"
+    lines.write_text("stone\n")
+    given = [str(lines) if option == "INPUT" else option for option in options]
+    with pytest.raises(BadInput, match=message):
+        dse("index", "build", lines, "--output", tmp_path / "index", *given)
+    assert lines.read_text() == "stone\n"
