@@ -166,6 +166,14 @@ def test_what_cannot_be_proven_is_refused_with_the_numbers(recipe: str, aim: Aim
         make_search(clustered(3, 3000), tmp_path / "file", recipe, SearchWanted(aim=aim))
 
 
+def test_a_mean_above_the_target_is_no_proof() -> None:
+    """150 queries that all find everything show 0.982, not more."""
+    nearest = search_over(clustered(3, 3000), "IVF8,Flat")
+    assert prove(nearest, "IVF8,Flat", 1, Aim(0.96, queries=clustered(9, 300))).proof.lower_bound >= 0.96
+    with pytest.raises(IndexFault, match=r"it finds 1.0000, lower bound 0.98"):
+        prove(nearest, "IVF8,Flat", 1, Aim(0.985, queries=clustered(9, 300)))
+
+
 @pytest.mark.parametrize("target", [0, 1, 1.5, float("nan")])
 def test_a_target_that_no_sample_can_prove(target: float) -> None:
     with pytest.raises(IndexFault, match="give one above 0 and below 1"):
@@ -277,7 +285,7 @@ def test_a_quadratic_head_is_searched_itself(recipe: str, tmp_path: Path) -> Non
             assert list(candidates.similarities) == sorted(candidates.similarities, reverse=True)
     assert np.mean(recalls[by_head]) / 10 >= (1.0 if recipe == "Flat" else 0.93)
     assert np.mean(recalls[by_similarity]) / 10 < 0.7
-    assert manifest.depth == 10  # as found by FAISS, so there is nothing to put right
+    assert manifest.depth <= (10 if recipe == "Flat" else 20)  # FAISS found what the head wants
 
 
 def test_another_head_is_refused(tmp_path: Path) -> None:
