@@ -91,10 +91,11 @@ def test_with_enough_effort_a_kind_finds_what_exhaustive_search_finds(
 @pytest.mark.parametrize(("recipe", "name", "values"), [("IVF16,Flat", "nprobe", (1, 16)),
                                                         ("HNSW8", "efSearch", (1, 600))])  # fmt: skip
 def test_searches_with_different_parameters_do_not_disturb_each_other(
-    recipe: str, name: str, values: tuple[int, int]
+    recipe: str, name: str, values: tuple[int, int], tmp_path
 ) -> None:
     embeddings = unit_rows(0, 3000, dims=32)
     index = CandidateIndex.build(embeddings, recipe)
+    index.save(tmp_path / "before")
     queries = unit_rows(1, 40, dims=32)
 
     def answers(value: int) -> list[list[int]]:
@@ -105,6 +106,8 @@ def test_searches_with_different_parameters_do_not_disturb_each_other(
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(answers, values * 20))
     assert together == [alone[value] for value in values * 20]
+    index.save(tmp_path / "after")
+    assert (tmp_path / "after").read_bytes() == (tmp_path / "before").read_bytes()
 
 
 def test_what_is_to_be_tuned(indexes: dict[str, CandidateIndex]) -> None:

@@ -1,6 +1,7 @@
 """Is the proof a proof? Held against plain numpy, against chance, and against searches that are made worse."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -126,6 +127,8 @@ def test_no_more_effort_is_spent_than_is_needed(tmp_path: Path) -> None:
     facts, _ = make_search(embeddings, tmp_path / "file", "IVF64,Flat")
     proof, nprobe = facts["proof"], facts["search"]["nprobe"]
     reached = min(value for value, recall in proof.curve.items() if recall >= 0.95)
+    below = max(value for value, recall in proof.curve.items() if recall < 0.95)
+    assert reached - max(1, reached // 16) <= below < reached
     assert reached <= nprobe <= 1.25 * reached + 1 < 64
     nearest = search_over(embeddings, "IVF64,Flat")
     queries = unit_rows(6, 400, dims=32)
@@ -164,6 +167,34 @@ def test_given_queries_are_what_counts(tmp_path: Path) -> None:
 def test_what_cannot_be_proven_is_refused_with_the_numbers(recipe: str, aim: Aim, message: str, tmp_path: Path) -> None:
     with pytest.raises(IndexFault, match=message):
         make_search(clustered(3, 3000), tmp_path / "file", recipe, SearchWanted(aim=aim))
+
+
+class Recording(NearestSearch):
+    """Remembers how often it was asked what."""
+
+    def search(self, query: np.ndarray, *rest: object) -> tuple[np.ndarray, np.ndarray]:
+        self.asked[query.tobytes()] += 1
+        return super().search(query, *rest)
+
+    asked: Counter[bytes]
+
+
+def test_what_tuned_does_not_prove() -> None:
+    embeddings, queries = clustered(3, 3000), clustered(9, 300)
+    nearest = Recording(CandidateIndex.build(embeddings, "IVF64,Flat"), embeddings, None)
+    object.__setattr__(nearest, "asked", Counter())
+    proven = prove(nearest, "IVF64,Flat", 1, Aim(0.9, queries=queries))
+    assert proven.proof.queries == 150
+    assert nearest.asked.keys() == {query.tobytes() for query in queries}  # one half or the other, and none in both:
+    assert len(set(nearest.asked.values())) == 2
+
+
+def test_a_mean_above_the_target_is_no_proof() -> None:
+    """150 queries that all find everything show 0.982, not more."""
+    nearest = search_over(clustered(3, 3000), "IVF8,Flat")
+    assert prove(nearest, "IVF8,Flat", 1, Aim(0.96, queries=clustered(9, 300))).proof.lower_bound >= 0.96
+    with pytest.raises(IndexFault, match=r"it finds 1.0000, lower bound 0.98"):
+        prove(nearest, "IVF8,Flat", 1, Aim(0.985, queries=clustered(9, 300)))
 
 
 @pytest.mark.parametrize("target", [0, 1, 1.5, float("nan")])
@@ -247,9 +278,10 @@ def test_a_generation_written_before_there_were_proofs_still_opens(tmp_path: Pat
     assert (old.manifest.proof, old.manifest.depth, len(old.search(clustered(2, 1)[0], 5).rows)) == (None, None, 5)
 
 
-def head_of(seed: int) -> QuadraticHead:
-    a, c, d = np.random.default_rng(seed).normal(size=(3, 32)).astype(np.float32)
-    return QuadraticHead(a / 4, c, d / 2, 0.5)
+def head_of(seed: int, odd: float = 4.0) -> QuadraticHead:
+    """The less odd, the more like the cosine."""
+    a, c, d = odd * np.random.default_rng(seed).normal(size=(3, 32)).astype(np.float32)
+    return QuadraticHead(a / 4, 1 + c, d / 2, 0.5)
 
 
 def vectors_of(head: QuadraticHead, name: str = "student") -> HeadVectors:
@@ -277,7 +309,7 @@ def test_a_quadratic_head_is_searched_itself(recipe: str, tmp_path: Path) -> Non
             assert list(candidates.similarities) == sorted(candidates.similarities, reverse=True)
     assert np.mean(recalls[by_head]) / 10 >= (1.0 if recipe == "Flat" else 0.93)
     assert np.mean(recalls[by_similarity]) / 10 < 0.7
-    assert manifest.depth == 10  # as found by FAISS, so there is nothing to put right
+    assert manifest.depth <= (10 if recipe == "Flat" else 20)  # FAISS found what the head wants
 
 
 def test_another_head_is_refused(tmp_path: Path) -> None:
@@ -293,7 +325,7 @@ def test_another_head_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_depth_is_the_least_that_gives_the_head_enough() -> None:
-    embeddings, head = clustered(1, 700), head_of(0)
+    embeddings, head = clustered(1, 700), head_of(0, odd=0.5)
     scores = lambda query, rows: head.logits(query[None], rows)  # noqa: E731
     nearest = search_over(embeddings, "Flat")
     proven = prove(nearest, "Flat", 1, Aim(0.9, scores=scores))
@@ -307,7 +339,7 @@ def test_the_depth_is_the_least_that_gives_the_head_enough() -> None:
             shares.append(len(best_by_head(head, embeddings[row], others, 10) & set(near.tolist())) / 10)
         assert said == pytest.approx(np.mean(shares), abs=0.002)
     *short, last = end_to_end.recall
-    assert proven.depth == last
+    assert proven.depth == last == 50
     assert short
     assert end_to_end.recall[last] >= 0.9 > max(end_to_end.recall[depth] for depth in short)
     assert proven.milliseconds.depth == last
