@@ -40,7 +40,7 @@ def retriever(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Ret
     folder: Path = tmp_path_factory.mktemp("stdlib") / "index"
     sourced = (SourcedDocument(Document(d["id"], d["text"]), d["id"]) for d in documents())
     build(sourced, student.encoder.encode, student.encoder.dims, identity(student), folder)
-    return Retriever(student.encoder, open_index(folder, student))
+    return Retriever(student.encoder, open_index(folder, student).view())
 
 
 def test_nine_of_eleven_bring_a_sensible_function_among_the_first_three(student: Student, retriever: Retriever) -> None:

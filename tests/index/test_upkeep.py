@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.changes import CHANGES_FILE
+from index.changes import CHANGES_FILE, ChangeLog
 from index.live import LiveIndex
 from index.manifest import EncoderIdentity, IndexFault
 from index.rebuild import rebuild
@@ -123,6 +123,25 @@ def test_a_snapshot_is_an_index_of_its_own(tmp_path: Path, folder: Path) -> None
     with pytest.raises(IndexFault, match="is not an index"):
         snapshot(tmp_path / "nothing", tmp_path / "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "index"]
+
+
+def test_an_index_compacted_between_the_parts_of_a_snapshot_is_copied_again(
+    tmp_path: Path, folder: Path, monkeypatch
+) -> None:
+    copy = ChangeLog.copy
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+
+        def compact_before_the_log_is_copied(log: ChangeLog, path: Path) -> None:
+            monkeypatch.setattr(ChangeLog, "copy", copy)
+            live.compact()
+            copy(log, path)
+
+        monkeypatch.setattr(ChangeLog, "copy", compact_before_the_log_is_copied)
+        assert snapshot(folder, tmp_path / "copy").name == "000002"
+    with open_live(tmp_path / "copy") as copied:
+        assert contents(copied.view()) == WORDS | {"f": "tinsel"}
+    assert [path.name for path in (tmp_path / "copy/generations").iterdir()] == ["000002"]
 
 
 def test_a_snapshot_of_a_replica_can_be_written(tmp_path: Path, folder: Path) -> None:
