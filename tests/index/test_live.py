@@ -316,6 +316,28 @@ def test_a_build_replaces_the_documents_and_keeps_what_came_meanwhile(folder: Pa
         assert contents(live.view()) == {"x": "onset", "meanwhile": "meanwhile"}
 
 
+def test_a_build_refuses_to_lose_what_was_compacted_meanwhile(folder: Path) -> None:
+    with open_live(folder) as live:
+        before = contents(live.view())
+
+        def encode(texts: list[str]) -> np.ndarray:
+            """During whose work something is added, and folded in."""
+            if "meanwhile" not in contents(live.view()):
+                upsert(live, {"meanwhile": "meanwhile"})
+                live.compact()
+            return embed(texts)
+
+        from index.build import build
+        from index.sources import SourcedDocument
+
+        documents = [SourcedDocument(document("x", "onset"), "x")]
+        with pytest.raises(IndexFault, match=r"has been folded into the live generation; .*--fresh"):
+            build(documents, encode, 26, ENCODER, folder)
+        assert contents(live.view()) == before | {"meanwhile": "meanwhile"}
+        build(documents, encode, 26, ENCODER, folder, resume=False)
+        assert contents(live.view()) == {"x": "onset"}
+
+
 def test_a_build_with_another_encoder_refuses_to_lose_what_came_meanwhile(folder: Path) -> None:
     from index.build import build
     from index.sources import SourcedDocument
