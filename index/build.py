@@ -4,7 +4,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,16 @@ from numpy.typing import NDArray
 
 from index.columns import write_columns
 from index.documents import Document, Documents, DocumentsWriter, DuplicateId
-from index.finish import AS_IT_COMES, SearchWanted, make_search
+from index.finish import AS_IT_COMES, SearchWanted, make_search, write_manifest
 from index.generations import (
     CANDIDATES_FILE,
     DOCUMENTS_FILE,
     EMBEDDINGS_FILE,
-    FILES,
     METADATA_FILE,
     last_change,
     new_generation,
 )
-from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault, sha256_of
+from index.manifest import EncoderIdentity, GenerationManifest, IndexFault
 from index.needs import Needs, check_disk, needs
 from index.shards import Job, Shard, Work, digests_of, unfinished_build
 from index.sources import Rejects, SourcedDocument, SourceError
@@ -146,24 +144,7 @@ def finish(
     write_columns(home / METADATA_FILE, Documents(home / DOCUMENTS_FILE).metadata())
     embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     facts, found = make_search(embeddings, home / CANDIDATES_FILE, recipe, search, stage)
-    count, dims = embeddings.shape
-    manifest = GenerationManifest(
-        documents=count,
-        dims=dims,
-        encoder=encoder,
-        files={name: sha256_of(home / name) for name in FILES},
-        sizes={name: (home / name).stat().st_size for name in FILES},
-        **facts,
-        changes_through=changes_through,
-        measured={
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        | found
-        | measured,
-    )
-    (home / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
-    return manifest
+    return write_manifest(home, encoder, facts, changes_through, found | measured, started)
 
 
 class _Rows:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 from index.candidates import CandidateIndex
 from index.columns import write_columns
 from index.documents import Documents, DocumentsWriter
-from index.finish import SearchWanted, make_search
-from index.generations import CANDIDATES_FILE, DOCUMENTS_FILE, EMBEDDINGS_FILE, FILES, METADATA_FILE
-from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault, sha256_of
+from index.finish import SearchWanted, make_search, write_manifest
+from index.generations import CANDIDATES_FILE, DOCUMENTS_FILE, EMBEDDINGS_FILE, METADATA_FILE
+from index.manifest import EncoderIdentity, GenerationManifest, IndexFault
 from index.nearest import HeadVectors
 from index.recall import Aim
 from index.view import View
@@ -75,19 +74,4 @@ def _finish(
         # Without a row there is nothing to train a recipe on. It is kept for the generation that has rows again.
         CandidateIndex.build(embeddings, "Flat").save(home / CANDIDATES_FILE)
         facts, measured = {"recipe": recipe, "proof": proof, "head": None if head is None else head.identity}, {}
-    manifest = GenerationManifest(
-        documents=len(embeddings),
-        dims=embeddings.shape[1],
-        encoder=encoder,
-        files={name: sha256_of(home / name) for name in FILES},
-        sizes={name: (home / name).stat().st_size for name in FILES},
-        changes_through=view.through,
-        **facts | {"depth": view.manifest.depth},
-        measured={
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        | measured,
-    )
-    (home / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
-    return manifest
+    return write_manifest(home, encoder, facts | {"depth": view.manifest.depth}, view.through, measured, started)

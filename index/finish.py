@@ -1,7 +1,9 @@
 """From embeddings to a search that is proven: the step of a build after encoding."""
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.candidates import CandidateIndex
-from index.manifest import IndexFault
+from index.generations import EMBEDDINGS_FILE, FILES
+from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault, sha256_of
 from index.nearest import HeadVectors, NearestSearch
 from index.recall import Aim, prove
 from index.recipes import Plan, choose, plan, untrained
@@ -99,3 +102,40 @@ def make_search(
         "proof": proven.proof,
     }
     return facts, {"search_milliseconds": asdict(proven.milliseconds)}
+
+
+def write_manifest(
+    home: Path,
+    encoder: EncoderIdentity,
+    facts: dict[str, Any],
+    changes_through: int,
+    measured: dict[str, Any],
+    started: float,
+) -> GenerationManifest:
+    """Describe the files of a generation, all of which are there; with this it is complete.
+
+    Args:
+        home: the folder they are in, as :func:`~index.generations.new_generation` gives it.
+        encoder: what made the embeddings.
+        facts: what :func:`make_search` says of the search.
+        changes_through: the last change that the documents hold, or replace.
+        measured: what else to remember of this run.
+        started: by ``time.monotonic()``.
+    """
+    documents, dims = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False).shape
+    manifest = GenerationManifest(
+        documents=documents,
+        dims=dims,
+        encoder=encoder,
+        files={name: sha256_of(home / name) for name in FILES},
+        sizes={name: (home / name).stat().st_size for name in FILES},
+        **facts,
+        changes_through=changes_through,
+        measured={
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        | measured,
+    )
+    (home / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
+    return manifest
