@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from app import errors
 from app.limits import BodyLimit
 from app.loading import Service, load
-from app.routes import documents, native, probes
+from app.routes import documents, native, openai, probes, rerank, tei
 from app.settings import Settings
 from app.upkeep import Upkeep
 
@@ -53,6 +53,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.include_router(native.router)
     app.include_router(documents.router)
+    app.include_router(openai.router)
+    app.include_router(tei.router)
+    app.include_router(rerank.router)
     app.include_router(probes.router)
     app.mount("/ui", StaticFiles(directory=UI), name="ui")
 
