@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 
 from app import errors
 from app.limits import BodyLimit
@@ -41,7 +42,8 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         with Upkeep(index, settings.compact_after):
             yield
 
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs with Swagger's files beside it, so that it works where nothing outside is reached
+        redoc_url=None,
         lifespan=lifespan,
         title="DSE",
         summary="Sentence-pair retrieval: distilled students, searched and compared with their teacher.",
