@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.answers import score
 from app.retriever import CandidateSearch, HeadScorer, PairReader, Retriever
 from model.bundle import Student
-from model.similarity import score_pairs
 
 ROWS_PER_BLOCK = 256
 """Candidates compared with all others at once, so that many need no more memory than a few."""
@@ -25,9 +25,9 @@ class StudentView:
     truncated: bool
 
 
-def view_of_candidates(student: Student, query: str, candidates: Sequence[str]) -> StudentView:
-    """Given candidates, scored by the student."""
-    answers = score_pairs(student.encoder, student.head, [(query, text) for text in candidates])
+def view_of_candidates(student: Student, query: str, candidates: Sequence[str], truncate: bool = True) -> StudentView:
+    """Given candidates, scored by the student; without ``truncate``, long ones are refused."""
+    answers = score(student, [(query, text) for text in candidates], truncate)
     return StudentView(candidates, [None] * len(candidates), answers.logits, bool(answers.truncated.any()))
 
 

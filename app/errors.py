@@ -2,29 +2,18 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
+from app.dialects import Fault, native, shape_of
 from index.filters import FilterError
 from index.manifest import BusyFault, IndexFault, ReadOnlyFault
 
 log = logging.getLogger("dse")
-
-TYPES = {
-    401: "unauthorized",
-    404: "not_found",
-    405: "method_not_allowed",
-    409: "conflict",
-    413: "too_large",
-    422: "invalid",
-    429: "overloaded",
-    503: "not_ready",
-    504: "timeout",
-}
 
 
 class ServiceError(Exception):
@@ -35,15 +24,23 @@ class ServiceError(Exception):
         self.status, self.message, self.param = status, message, param
 
 
-def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
-    """``{"error": {"type", "message", "param"?}}``."""
-    error: dict[str, Any] = {"type": TYPES.get(status, "error"), "message": message}
-    return {"error": error if param is None else error | {"param": param}}
+class ErrorResponse(JSONResponse):
+    """An error as its answer, in the shape that the client of the requested path expects."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(native(fault), fault.status)
+        self._fault = fault
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it: only now is it known who asked, whoever made the answer."""
+        self.body = self.render(shape_of(scope)(self._fault))
+        self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 def error_response(status: int, message: str, param: str | None = None) -> JSONResponse:
     """An error as its answer."""
-    return JSONResponse(error_body(status, message, param), status)
+    return ErrorResponse(Fault(status, message, param))
 
 
 def _fault_response(fault: IndexFault) -> JSONResponse:
@@ -79,7 +76,7 @@ def install(app: FastAPI) -> None:
         where = location(first["loc"])
         # Never the input itself: it may be huge, and half a surrogate pair in it cannot be sent back.
         message = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "model_attributes_type":
+        if first["type"] in ("model_attributes_type", "dict_type") and not where:
             return error_response(422, "send a JSON object with the header Content-Type: application/json")
         return error_response(422, f"{where or 'the body'}: {message}", where or None)
 
@@ -94,7 +91,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return JSONResponse({"error": {"type": "internal", "message": "the service failed; its log says why"}}, 500)
+        return error_response(500, "the service failed; its log says why")
 
 
 def location(loc: Sequence[int | str]) -> str:

@@ -1,25 +1,39 @@
 """Do these parts belong together? Bundle, teacher and index are read and checked before anything is served."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.answers import score
+from app.registry import Models
 from app.settings import Settings
+from index.generations import live_manifest
 from index.live import LiveIndex
 from index.manifest import EncoderIdentity, HeadIdentity, Verify
 from index.nearest import HeadVectors
 from model.bundle import Student, Teacher, load_student, load_teacher
 from model.head import QuadraticHead
 from model.manifest import ArtifactError
-from model.similarity import score_pairs
 
 
 @dataclass(frozen=True)
 class Service:
     """Everything a request may need, loaded, checked and warm."""
 
-    student: Student
-    teacher: Teacher | None
+    models: Models
     index: LiveIndex | None
+    searching: Student
+    """Whose embeddings the index holds; without an index the default student."""
+
+    @property
+    def student(self) -> Student:
+        """The default student."""
+        return self.models.default
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The one teacher."""
+        return self.models.teacher
 
 
 def load(settings: Settings) -> Service:
@@ -29,20 +43,27 @@ def load(settings: Settings) -> Service:
         ArtifactError, IndexFault: a part is missing or altered, or the index was built with another encoder; the
             message says how to mend it.
     """
-    student = load_student(settings.bundle, settings.threads)
-    index = None
+    students = [load_student(folder, settings.threads) for folder in (settings.bundle, *settings.bundles)]
+    index, searching = None, students[0]
     if settings.index:
-        index = open_index(settings.index, student, writable=not settings.read_only, verify=settings.verify)
+        searching = _encoder_of(settings.index, students)
+        index = open_index(settings.index, searching, writable=not settings.read_only, verify=settings.verify)
     teacher = load_teacher(settings.teacher, settings.threads) if settings.teacher else None
-    try:
-        score_pairs(student.encoder, student.head, [("warm", "up")])
-        if teacher is not None:
-            teacher.scorer.score([("warm", "up")])
-    except ValueError as error:  # shapes that do not fit, within files whose digests do
-        raise ArtifactError(
-            f"{settings.bundle} or {settings.teacher} does not work: {error}; export it again"
-        ) from error
-    return Service(student, teacher, index)
+    models = Models(students, teacher, settings.model_aliases)
+    models.check()
+    for model in models.all:
+        try:
+            score(model, [("warm", "up")])
+        except ValueError as error:  # shapes that do not fit, within files whose digests do
+            raise ArtifactError(f"{model.name} does not work: {error}; export it again") from error
+    return Service(models, index, searching)
+
+
+def _encoder_of(index: Path, students: Sequence[Student]) -> Student:
+    """The student that built an index; the default where none did, or there is nothing to read: opening it says why."""
+    manifest = live_manifest(index)
+    built = [student for student in students if manifest and student.encoder_digest == manifest.encoder.digest]
+    return built[0] if built else students[0]
 
 
 def identity(student: Student) -> EncoderIdentity:

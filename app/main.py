@@ -7,11 +7,12 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 
 from app import errors
 from app.limits import BodyLimit
 from app.loading import Service, load
-from app.routes import documents, native, probes
+from app.routes import documents, native, openai, probes, rerank, tei
 from app.settings import Settings
 from app.upkeep import Upkeep
 
@@ -41,7 +42,8 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         with Upkeep(index, settings.compact_after):
             yield
 
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs with Swagger's files beside it, so that it works where nothing outside is reached
+        redoc_url=None,
         lifespan=lifespan,
         title="DSE",
         summary="Sentence-pair retrieval: distilled students, searched and compared with their teacher.",
@@ -53,6 +55,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.include_router(native.router)
     app.include_router(documents.router)
+    app.include_router(openai.router)
+    app.include_router(tei.router)
+    app.include_router(rerank.router)
     app.include_router(probes.router)
     app.mount("/ui", StaticFiles(directory=UI), name="ui")
 

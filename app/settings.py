@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import model
 from app.threads import thread_budget
@@ -17,8 +17,25 @@ def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
 
+def _listed(value: object) -> object:
+    """The parts of a variable that holds several, separated by commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _mapped(value: object) -> object:
+    """``name=model`` parts as a mapping."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.partition("=") for part in value.split(",") if part.strip()]
+    if wrong := [name for name, _, meant in parts if not name.strip() or not meant.strip()]:
+        raise ValueError(f"write name=model, separated by commas; {wrong[0].strip()!r} stands for no model")
+    return {name.strip(): meant.strip() for name, _, meant in parts}
+
+
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 """A path; an empty variable means none."""
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
+Aliases = Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)]
 
 
 class Settings(BaseSettings):
@@ -28,6 +45,12 @@ class Settings(BaseSettings):
 
     bundle: Path = Field(BUNDLES / "dse-minilm-l6", description="the student's bundle")
     teacher: OptionalPath = Field(BUNDLES / "teacher-minilm-l6", description="the teacher's bundle; empty for none")
+    bundles: Paths = Field(
+        default_factory=tuple, description="bundles of more students, served by their names; separated by commas"
+    )
+    model_aliases: Aliases = Field(
+        default_factory=dict, description="other names for models: `name=model`, separated by commas"
+    )
     index: OptionalPath = Field(None, description="the index folder; without one, search answers 404")
     read_only: bool = Field(
         False, description="refuse every change to the index (409); a replica's disk may be read-only"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol
 import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from model.cross_encoder import OnnxCrossEncoder, PairLogits
+from model.cross_encoder import OnnxCrossEncoder, PairLengths, PairLogits
 from model.encoder import OnnxEncoder
 from model.ensemble import OnnxEnsemble, Standard
 from model.head import Calibration, Head, HeadKind, load_head
@@ -167,6 +167,7 @@ class Student:
     head: Head
     score: Calibration
     similarity: Calibration
+    graph: Graph
 
 
 class PairScorer(Protocol):
@@ -175,6 +176,10 @@ class PairScorer(Protocol):
     @property
     def max_tokens(self) -> int:
         """A pair is cut after this many tokens."""
+        ...
+
+    def measure(self, pairs: Sequence[tuple[str, str]]) -> PairLengths:
+        """How long each pair is, and whether it would be cut; no inference."""
         ...
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
@@ -206,6 +211,7 @@ def load_student(folder: Path, threads: int, graph: Graph | None = None) -> Stud
         load_head(manifest.head or "cosine", folder / HEAD),
         manifest.calibration["score"].calibration(),
         manifest.calibration["similarity"].calibration(),
+        chosen,
     )
 
 

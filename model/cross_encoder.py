@@ -21,6 +21,14 @@ class PairLogits:
     truncated: NDArray[np.bool_]  # (pairs,) the pair was longer than the model reads
 
 
+@dataclass(frozen=True)
+class PairLengths:
+    """What a teacher would read of pairs, known before it does. The two fields are parallel."""
+
+    tokens: NDArray[np.intp]  # (pairs,) tokens of both sentences, after any cut
+    truncated: NDArray[np.bool_]  # (pairs,) the pair is longer than the model reads
+
+
 class OnnxCrossEncoder:
     """A teacher: pairs in, logits out, the same whichever sentence comes first. Safe to call from several threads."""
 
@@ -41,6 +49,11 @@ class OnnxCrossEncoder:
     def with_token_budget(self, token_budget: int) -> "OnnxCrossEncoder":
         """The same teacher with batches of another size."""
         return OnnxCrossEncoder(self._session, self._tokenizer, token_budget)
+
+    def measure(self, pairs: Sequence[tuple[str, str]]) -> PairLengths:
+        """How long are these pairs, and would they be cut? No inference."""
+        tokens = self._tokenizer.tokenize(pairs)
+        return PairLengths(tokens.lengths, tokens.truncated)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
         """Logits of pairs, in order.

@@ -23,6 +23,19 @@ def shortened(embeddings: NDArray[np.float32], dims: int) -> NDArray[np.float32]
     return prefixes / np.linalg.norm(prefixes, axis=1, keepdims=True)
 
 
+def allowed_width(dims: int | None, whole: int, prefixes: Sequence[int]) -> int:
+    """The width that was asked for, by default the whole.
+
+    Raises:
+        DimensionsError: the encoder was not trained to be cut there.
+    """
+    width = whole if dims is None else dims
+    if width not in (*prefixes, whole):
+        allowed = ", ".join(map(str, (*prefixes, whole)))
+        raise DimensionsError(f"embeddings of {width} dimensions were asked for; this model gives {allowed}")
+    return width
+
+
 class OnnxEncoder:
     """A student's body: texts in, unit embeddings out. Safe to call from several threads."""
 
@@ -96,12 +109,7 @@ class OnnxEncoder:
                 yield self._cut(self.embed(last.result()), width)
 
     def _width(self, dims: int | None) -> int:
-        """The width that was asked for, checked."""
-        width = self.dims if dims is None else dims
-        if width not in (*self.matryoshka, self.dims):
-            allowed = ", ".join(map(str, (*self.matryoshka, self.dims)))
-            raise DimensionsError(f"embeddings of {width} dimensions were asked for; this model gives {allowed}")
-        return width
+        return allowed_width(dims, self.dims, self.matryoshka)
 
     def _cut(self, embeddings: NDArray[np.float32], width: int) -> NDArray[np.float32]:
         return embeddings if width == self.dims else shortened(embeddings, width)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.cross_encoder import OnnxCrossEncoder, PairLogits
+from model.cross_encoder import OnnxCrossEncoder, PairLengths, PairLogits
 from model.encoder import OnnxEncoder
 from model.head import LOGIT_DECIMALS, Calibration, Head
-from model.similarity import score_pairs
+from model.similarity import score_pairs, tokenize_pairs
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class OnnxEnsemble:
         """The same teacher with batches of another size."""
         pair, sentence = self.pair.with_token_budget(token_budget), self.sentence.with_token_budget(token_budget)
         return replace(self, pair=pair, sentence=sentence)
+
+    def measure(self, pairs: Sequence[tuple[str, str]]) -> PairLengths:
+        """Tokens that the cross-encoder would read; ``truncated`` if either member would not read a pair to its end."""
+        read = self.pair.measure(pairs)
+        return PairLengths(read.tokens, read.truncated | tokenize_pairs(self.sentence, pairs).truncated)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
         """Logits of pairs, in order; ``truncated`` if either member did not read a pair to its end.

@@ -8,6 +8,21 @@ from numpy.typing import NDArray
 
 from model.encoder import OnnxEncoder
 from model.head import CosineHead, Head
+from model.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class PairedTexts:
+    """Pairs, tokenised: what the model would read is known before it does."""
+
+    tokens: Tokens  # of each text once
+    left: NDArray[np.intp]  # (pairs,) rows of tokens
+    right: NDArray[np.intp]  # (pairs,)
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """(pairs,) one of the two is longer than the model reads."""
+        return self.tokens.truncated[self.left] | self.tokens.truncated[self.right]
 
 
 @dataclass(frozen=True)
@@ -21,11 +36,18 @@ class PairAnswers:
 
 def score_pairs(encoder: OnnxEncoder, head: Head, pairs: Sequence[tuple[str, str]]) -> PairAnswers:
     """Score pairs by their embeddings, in order."""
+    return score_paired(encoder, head, tokenize_pairs(encoder, pairs))
+
+
+def tokenize_pairs(encoder: OnnxEncoder, pairs: Sequence[tuple[str, str]]) -> PairedTexts:
+    """Pairs as tokens, in order; a text that is in several is tokenised once."""
     row_of = {text: row for row, text in enumerate(dict.fromkeys(t for pair in pairs for t in pair))}
-    tokens = encoder.tokenize(list(row_of))
-    embeddings = encoder.embed(tokens)
-    left_rows = [row_of[left] for left, _ in pairs]
-    right_rows = [row_of[right] for _, right in pairs]
-    left, right = embeddings[left_rows], embeddings[right_rows]
-    cosines = CosineHead().logits(left, right)
-    return PairAnswers(head.logits(left, right), cosines, tokens.truncated[left_rows] | tokens.truncated[right_rows])
+    left, right = (np.array([row_of[pair[side]] for pair in pairs], np.intp) for side in (0, 1))
+    return PairedTexts(encoder.tokenize(list(row_of)), left, right)
+
+
+def score_paired(encoder: OnnxEncoder, head: Head, paired: PairedTexts) -> PairAnswers:
+    """Score tokenised pairs by their embeddings, in order."""
+    embeddings = encoder.embed(paired.tokens)
+    left, right = embeddings[paired.left], embeddings[paired.right]
+    return PairAnswers(head.logits(left, right), CosineHead().logits(left, right), paired.truncated)

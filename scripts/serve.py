@@ -12,7 +12,12 @@ from scripts.console import BadInput, read_settings
 
 
 def serve(
-    bundle: Annotated[Path | None, typer.Option(help="The student's bundle.", show_default="shipped")] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A student's bundle; several are served by name, the first by default.", show_default="shipped"
+        ),
+    ] = None,
     teacher: Annotated[Path | None, typer.Option(help="The teacher's bundle.", show_default="shipped")] = None,
     no_teacher: Annotated[bool, typer.Option("--no-teacher", help="Serve without a teacher.")] = False,
     index: Annotated[Path | None, typer.Option(help="The index folder.")] = None,
@@ -25,10 +30,14 @@ def serve(
 ) -> None:
     """Serve similarity, search and comparison over HTTP. Every setting is also a DSE_* variable."""
     options = {
-        "bundle": bundle, "teacher": teacher, "index": index, "verify": verify,
+        "teacher": teacher, "index": index, "verify": verify,
         "host": host, "port": port, "threads": threads,
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if bundle:
+        given["bundle"], *others = bundle
+        if others:
+            given["bundles"] = tuple(others)
     if no_teacher:
         given["teacher"] = None
     settings = read_settings(**given)
@@ -42,7 +51,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with _listening(settings.host, settings.port) as listener:  # first: a port in use is no reason to wait for models
         service = load(settings)
-        typer.echo(f"model      {service.student.name}")
+        typer.echo(f"model      {', '.join(student.name for student in service.models.students)}")
         typer.echo(f"teacher    {service.teacher.name if service.teacher else 'none'}")
         typer.echo(f"documents  {f'{len(service.index.view()):,}' if service.index else 'none'}")
         typer.echo(f"open       http://{settings.host}:{listener.getsockname()[1]}/")

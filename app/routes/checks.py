@@ -1,9 +1,8 @@
 """What does every route refuse?"""
 
-import numpy as np
-
 from app.errors import ServiceError
-from app.schemas import Request
+from app.settings import Settings
+from model.bundle import Student, Teacher
 
 
 def within(count: int, limit: int, what: str, setting: str) -> None:
@@ -12,11 +11,9 @@ def within(count: int, limit: int, what: str, setting: str) -> None:
         raise ServiceError(413, f"{count} {what} in one request; the limit is {limit} ({setting})")
 
 
-def refuse_cut(cut: bool | np.bool_, request: Request, model: str, max_tokens: int) -> None:
-    """Refuse a text that was cut, where the request does not allow it."""
-    if cut and not request.truncate:
-        raise ServiceError(
-            422,
-            f"a text is longer than the {max_tokens} tokens that {model} reads; shorten it, or allow truncate",
-            "truncate",
-        )
+def within_reach(model: Student | Teacher, count: int, what: str, settings: Settings) -> None:
+    """Refuse more pairs than a request may have a model score: of the teacher's, fewer."""
+    if isinstance(model, Teacher):
+        within(count, settings.max_teacher_pairs, what, "DSE_MAX_TEACHER_PAIRS")
+    else:
+        within(count, settings.max_batch, what, "DSE_MAX_BATCH")

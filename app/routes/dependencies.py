@@ -6,6 +6,7 @@ from fastapi import Depends, Request
 
 from app.errors import ServiceError
 from app.loading import Service
+from app.registry import Models
 from app.settings import Settings
 from index.live import LiveIndex
 from index.manifest import ReadOnlyFault
@@ -52,6 +53,11 @@ def _writable(live: LiveDep) -> LiveIndex:
     return live
 
 
+def _models(service: ServiceDep) -> Models:
+    return service.models
+
+
+ModelsDep = Annotated[Models, Depends(_models)]
 TeacherDep = Annotated[Teacher, Depends(_teacher)]
 IndexDep = Annotated[View, Depends(_index)]
 """The index as it is when the request begins, and for this request stays."""

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 
+from app.answers import refuse_cut
 from app.errors import ServiceError
-from app.routes.checks import refuse_cut, within
+from app.routes.checks import within
 from app.routes.dependencies import IndexDep, LiveDep, ServiceDep, SettingsDep, WritableDep
 from app.schemas import (
     DocumentBody,
@@ -32,9 +33,9 @@ def put_documents(
 ) -> PutDocumentsResponse:
     """Add documents, or replace them by id; all or, after an error, none."""
     within(len(request.documents), settings.max_batch, "documents", "DSE_MAX_BATCH")
-    encoder = service.student.encoder
+    encoder = service.searching.encoder
     tokens = encoder.tokenize([document.text for document in request.documents])
-    refuse_cut(tokens.truncated.any(), request, service.student.name, encoder.max_tokens)
+    refuse_cut(tokens.truncated.any(), request.truncate, service.searching.name, encoder.max_tokens)
     documents = [Document(document.id, document.text, document.metadata) for document in request.documents]
     statuses = index.upsert(documents, encoder.embed(tokens))
     answers = zip(documents, statuses, tokens.truncated.tolist(), strict=True)

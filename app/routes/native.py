@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter
 
+from app.answers import UncutReader, refuse_long, score
 from app.comparison import compare as compare_views
 from app.comparison import ranks, view_of_candidates, view_of_index
 from app.errors import ServiceError
 from app.loading import Service
 from app.retriever import CosineScorer, Found, HeadScorer, Retriever, Scorer, TeacherScorer
-from app.routes.checks import refuse_cut, within
+from app.routes.checks import within, within_reach
 from app.routes.dependencies import IndexDep, ServiceDep, SettingsDep, TeacherDep
 from app.schemas import (
     Agreement,
@@ -34,7 +35,7 @@ from app.schemas import (
 from app.settings import Settings
 from index.filters import parse_filter
 from index.view import View
-from model.similarity import score_pairs
+from model.bundle import Student, Teacher
 
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (404, 413, 422)}
 
@@ -45,31 +46,13 @@ router = APIRouter(prefix="/v1", responses=_ERRORS)
 @router.post("/similarity", tags=["similarity"])
 def similarity(request: SimilarityRequest, service: ServiceDep, settings: SettingsDep) -> SimilarityResponse:
     """How similar are these sentences, by the student?"""
-    student, pairs = service.student, request.as_pairs()
-    within(len(pairs), settings.max_batch, "pairs", "DSE_MAX_BATCH")
-    answers = score_pairs(student.encoder, student.head, pairs)
-    refuse_cut(answers.truncated.any(), request, student.name, student.encoder.max_tokens)
-    scores = answers.logits if request.raw_scores else student.score(answers.logits)
-    results = [
-        PairScore(index=row, score=score, similarity=cosine, truncated=cut)
-        for row, (score, cosine, cut) in enumerate(zip(scores, answers.similarities, answers.truncated, strict=True))
-    ]
-    return SimilarityResponse(model=student.name, results=results)
+    return _similarity(service.student, request, settings)
 
 
 @router.post("/teacher/similarity", tags=["similarity"])
 def teacher_similarity(request: SimilarityRequest, teacher: TeacherDep, settings: SettingsDep) -> SimilarityResponse:
     """How similar are these sentences, by the teacher, who reads both together?"""
-    pairs = request.as_pairs()
-    within(len(pairs), settings.max_teacher_pairs, "pairs", "DSE_MAX_TEACHER_PAIRS")
-    answers = teacher.scorer.score(pairs)
-    refuse_cut(answers.truncated.any(), request, teacher.name, teacher.scorer.max_tokens)
-    scores = answers.logits if request.raw_scores else teacher.score(answers.logits)
-    results = [
-        PairScore(index=row, score=score, similarity=None, truncated=cut)
-        for row, (score, cut) in enumerate(zip(scores, answers.truncated, strict=True))
-    ]
-    return SimilarityResponse(model=teacher.name, results=results)
+    return _similarity(teacher, request, settings)
 
 
 @router.post("/search", tags=["search"])
@@ -94,20 +77,19 @@ def compare(
     request: CompareRequest, service: ServiceDep, teacher: TeacherDep, settings: SettingsDep
 ) -> CompareResponse:
     """Student and teacher side by side: given candidates, or the best hits of the index."""
-    student, query = service.student, request.query
+    student, query = service.searching if request.candidates is None else service.student, request.query
     asked = request.k if request.candidates is None else len(request.candidates)
     within(asked, settings.max_teacher_pairs, "candidates to compare", "DSE_MAX_TEACHER_PAIRS")
     if request.candidates is not None:
-        view = partial(view_of_candidates, student, query, request.candidates)
+        view = partial(view_of_candidates, student, query, request.candidates, request.truncate)
     elif service.index is not None:
         index = service.index.view()
         depth = settings.depth_for(index.manifest.depth)
+        refuse_long(student, [query], request.truncate)
         view = partial(view_of_index, student, index, query, request.k, depth)
     else:
         raise ServiceError(404, "no index is loaded: give candidates, or start dse serve with --index DIR")
-    found = compare_views(query, view, teacher.scorer)
-    refuse_cut(found.student.truncated, request, student.name, student.encoder.max_tokens)
-    refuse_cut(found.teacher_cut, request, teacher.name, teacher.scorer.max_tokens)
+    found = compare_views(query, view, teacher.scorer if request.truncate else UncutReader(teacher))
     seen, student_ranks, teacher_ranks = found.student, ranks(found.student.logits), ranks(found.teacher_logits)
     student_scores, teacher_scores = student.score(seen.logits), teacher.score(found.teacher_logits)
     return CompareResponse(
@@ -129,6 +111,19 @@ def compare(
     )
 
 
+def _similarity(model: Student | Teacher, request: SimilarityRequest, settings: Settings) -> SimilarityResponse:
+    pairs = request.as_pairs()
+    within_reach(model, len(pairs), "pairs", settings)
+    scored = score(model, pairs, request.truncate)
+    scores = scored.logits if request.raw_scores else scored.scores
+    similarities = [None] * len(pairs) if scored.similarities is None else scored.similarities
+    results = [
+        PairScore(index=row, score=number, similarity=cosine, truncated=cut)
+        for row, (number, cosine, cut) in enumerate(zip(scores, similarities, scored.truncated, strict=True))
+    ]
+    return SimilarityResponse(model=model.name, results=results)
+
+
 def _search_all(
     texts: list[str],
     request: SearchRequest | BatchSearchRequest,
@@ -138,18 +133,13 @@ def _search_all(
 ) -> tuple[str, list[Hits]]:
     """Who scored, and the hits of each text."""
     wanted = None if request.filter is None else parse_filter(request.filter)
-    model, scorer, most, setting = _scorer(request.rerank, service, settings)
+    model, scorer, most, setting = _scorer(request, service, settings)
     depth = max(request.k, request.depth or min(settings.depth_for(index.manifest.depth), most))
     within(depth, settings.max_depth, "candidates a query", "DSE_MAX_DEPTH")
     within(depth * len(texts), most, "candidates to score", setting)
-    retriever = Retriever(service.student.encoder, index)
-    queries = retriever.queries(texts)
-    cut = any(query.truncated for query in queries)
-    refuse_cut(cut, request, service.student.name, service.student.encoder.max_tokens)
-    found = [retriever.search(query, request.k, depth, scorer, wanted) for query in queries]
-    if isinstance(scorer, TeacherScorer) and service.teacher is not None:
-        teacher_cut = any(answer.truncated for answer in found)
-        refuse_cut(teacher_cut, request, model, service.teacher.scorer.max_tokens)
+    refuse_long(service.searching, texts, request.truncate)
+    retriever = Retriever(service.searching.encoder, index)
+    found = [retriever.search(query, request.k, depth, scorer, wanted) for query in retriever.queries(texts)]
     return model, [_hits(answer) for answer in found]
 
 
@@ -167,13 +157,15 @@ def _hits(found: Found) -> Hits:
     return Hits(hits=bodies, truncated=found.truncated)
 
 
-def _scorer(rerank: str, service: Service, settings: Settings) -> tuple[str, Scorer, int, str]:
+def _scorer(
+    request: SearchRequest | BatchSearchRequest, service: Service, settings: Settings
+) -> tuple[str, Scorer, int, str]:
     """Who scores: the model's name, the scorer, the most candidates it takes in a request, and the setting of that."""
-    student, teacher = service.student, service.teacher
-    if rerank == "teacher":
+    student, teacher = service.searching, service.teacher
+    if request.rerank == "teacher":
         if teacher is None:
             raise ServiceError(404, "no teacher is loaded; start dse serve with --teacher DIR", "rerank")
-        reader = TeacherScorer(teacher.scorer, teacher.score)
-        return teacher.name, reader, settings.max_teacher_pairs, "DSE_MAX_TEACHER_PAIRS"
-    scorer = HeadScorer(student.head, student.score) if rerank == "head" else CosineScorer(student.similarity)
+        reader = teacher.scorer if request.truncate else UncutReader(teacher)
+        return teacher.name, TeacherScorer(reader, teacher.score), settings.max_teacher_pairs, "DSE_MAX_TEACHER_PAIRS"
+    scorer = HeadScorer(student.head, student.score) if request.rerank == "head" else CosineScorer(student.similarity)
     return student.name, scorer, settings.max_candidates, "DSE_MAX_CANDIDATES"

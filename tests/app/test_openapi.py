@@ -1,19 +1,28 @@
 """The contract changes only on purpose: the served schema is the committed one."""
 
 import json
+import re
 from pathlib import Path
 
 from fastapi.testclient import TestClient
 
-SNAPSHOT = Path(__file__).with_name("openapi.json")
+SNAPSHOT = Path(__file__).parents[2] / "docs/openapi.json"
 
 
 def test_the_served_schema_is_the_committed_one(client: TestClient) -> None:
     served = client.get("/openapi.json").json()
-    assert served == json.loads(SNAPSHOT.read_text()), (
-        f"the HTTP contract changed; if that was the intention, write the new one to {SNAPSHOT.name}: "
-        "python -m tests.app.test_openapi"
+    assert served == json.loads(SNAPSHOT.read_text("utf-8")), (
+        "the HTTP contract changed; if that was the intention, write the new one to docs/openapi.json: make openapi"
     )
+
+
+def test_its_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert "https://" not in page
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(addresses) >= 2
+    for address in addresses:
+        assert client.get(address).status_code == 200, address
 
 
 def main() -> None:
@@ -21,7 +30,7 @@ def main() -> None:
     from app.settings import Settings
 
     schema = create_app(Settings(), service=object()).openapi()  # type: ignore[arg-type]
-    SNAPSHOT.write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n")
+    SNAPSHOT.write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,135 @@
+"""What do routes ask of a model? To embed texts or score pairs; what may not be cut is refused before it is read."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import ServiceError
+from model.bundle import Student, Teacher
+from model.cross_encoder import PairLogits
+from model.encoder import allowed_width, shortened
+from model.faults import DimensionsError
+from model.similarity import score_paired, tokenize_pairs
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an answer cost."""
+
+    tokens: int  # that were read
+    characters: int  # that were sent
+    tokenization_seconds: float
+    inference_seconds: float  # with any wait for it
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Texts, embedded."""
+
+    embeddings: NDArray[np.float32]  # (texts, dims) unit rows
+    work: Work
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model says of pairs. The first four fields are parallel."""
+
+    logits: NDArray[np.float64]  # (pairs,)
+    scores: NDArray[np.float64]  # (pairs,) the same, calibrated to 0..1
+    similarities: NDArray[np.float64] | None  # (pairs,) cosines; a teacher has none
+    truncated: NDArray[np.bool_]  # (pairs,)
+    work: Work
+
+    def ranked(self) -> NDArray[np.intp]:
+        """(pairs,) rows, the highest logit first, ties in input order."""
+        return np.argsort(-self.logits, kind="stable")
+
+
+def embed(student: Student, texts: Sequence[str], dims: int | None = None, truncate: bool = True) -> Embedded:
+    """Embed texts, in order; with ``dims``, cut to that many numbers.
+
+    Raises:
+        ServiceError: 422, the student was not trained to be cut there; or a text is longer than the student reads, and
+            ``truncate`` does not allow to cut it.
+    """
+    encoder = student.encoder
+    try:
+        width = allowed_width(dims, encoder.dims, encoder.matryoshka)
+    except DimensionsError as error:
+        raise ServiceError(422, str(error), "dimensions") from error
+    started = time.perf_counter()
+    tokens = encoder.tokenize(texts)
+    refuse_cut(tokens.truncated.any(), truncate, student.name, encoder.max_tokens)
+    tokenized = time.perf_counter()
+    embeddings = encoder.embed(tokens)
+    work = Work(int(tokens.lengths.sum()), sum(map(len, texts)), tokenized - started, time.perf_counter() - tokenized)
+    return Embedded(embeddings if width == encoder.dims else shortened(embeddings, width), work)
+
+
+def score(model: Student | Teacher, pairs: Sequence[tuple[str, str]], truncate: bool = True) -> Scored:
+    """Score pairs, in order: by a student's head, or by the teacher, who reads both sentences together.
+
+    Raises:
+        ServiceError: 422, a pair is longer than the model reads, and ``truncate`` does not allow to cut it.
+    """
+    characters = sum(len(left) + len(right) for left, right in pairs)
+    started = time.perf_counter()
+    if isinstance(model, Teacher):
+        lengths = model.scorer.measure(pairs)
+        refuse_cut(lengths.truncated.any(), truncate, model.name, model.scorer.max_tokens)
+        tokenized = time.perf_counter()
+        read = model.scorer.score(pairs)
+        work = Work(int(lengths.tokens.sum()), characters, tokenized - started, time.perf_counter() - tokenized)
+        return Scored(read.logits, model.score(read.logits), None, read.truncated, work)
+    paired = tokenize_pairs(model.encoder, pairs)
+    refuse_cut(paired.truncated.any(), truncate, model.name, model.encoder.max_tokens)
+    tokenized = time.perf_counter()
+    answers = score_paired(model.encoder, model.head, paired)
+    tokens = int(paired.tokens.lengths.sum())
+    work = Work(tokens, characters, tokenized - started, time.perf_counter() - tokenized)
+    return Scored(answers.logits, model.score(answers.logits), answers.similarities, answers.truncated, work)
+
+
+@dataclass(frozen=True)
+class UncutReader:
+    """A teacher that reads pairs to their end, or none of them."""
+
+    teacher: Teacher
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
+        """Logits of pairs, in order.
+
+        Raises:
+            ServiceError: 422, a pair is longer than the teacher reads.
+        """
+        scorer = self.teacher.scorer
+        refuse_cut(scorer.measure(pairs).truncated.any(), False, self.teacher.name, scorer.max_tokens)
+        return scorer.score(pairs)
+
+
+def refuse_long(student: Student, texts: Sequence[str], truncate: bool) -> None:
+    """Refuse texts that would be cut, where the request does not allow it, before anything is embedded.
+
+    Raises:
+        ServiceError: 422.
+    """
+    if not truncate:
+        cut = student.encoder.tokenize(texts).truncated.any()
+        refuse_cut(cut, truncate, student.name, student.encoder.max_tokens)
+
+
+def refuse_cut(cut: bool | np.bool_, truncate: bool, model: str, max_tokens: int) -> None:
+    """Refuse a text that would be cut, where the request does not allow it.
+
+    Raises:
+        ServiceError: 422.
+    """
+    if cut and not truncate:
+        raise ServiceError(
+            422,
+            f"a text is longer than the {max_tokens} tokens that {model} reads; shorten it, or allow truncate",
+            "truncate",
+        )
