@@ -1,8 +1,9 @@
 """Do these parts belong together? Bundle, teacher and index are read and checked before anything is served."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.batching import Queues
 from app.settings import Settings
 from index.live import LiveIndex
 from index.manifest import EncoderIdentity, HeadIdentity, Verify
@@ -20,6 +21,8 @@ class Service:
     student: Student
     teacher: Teacher | None
     index: LiveIndex | None
+    queues: Queues = field(default_factory=Queues)
+    """Where the texts of all requests wait for the models."""
 
 
 def load(settings: Settings) -> Service:
@@ -29,11 +32,12 @@ def load(settings: Settings) -> Service:
         ArtifactError, IndexFault: a part is missing or altered, or the index was built with another encoder; the
             message says how to mend it.
     """
-    student = load_student(settings.bundle, settings.threads)
+    queues = Queues(settings.batch_tokens, settings.max_queue_tokens)
+    student = queues.student(load_student(settings.bundle, settings.threads))
     index = None
     if settings.index:
         index = open_index(settings.index, student, writable=not settings.read_only, verify=settings.verify)
-    teacher = load_teacher(settings.teacher, settings.threads) if settings.teacher else None
+    teacher = queues.teacher(load_teacher(settings.teacher, settings.threads)) if settings.teacher else None
     try:
         score_pairs(student.encoder, student.head, [("warm", "up")])
         if teacher is not None:
@@ -42,7 +46,7 @@ def load(settings: Settings) -> Service:
         raise ArtifactError(
             f"{settings.bundle} or {settings.teacher} does not work: {error}; export it again"
         ) from error
-    return Service(student, teacher, index)
+    return Service(student, teacher, index, queues)
 
 
 def identity(student: Student) -> EncoderIdentity:
