@@ -8,6 +8,7 @@ from starlette.types import Scope
 
 KINDS = {
     401: "unauthorized",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     409: "conflict",

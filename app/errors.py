@@ -15,13 +15,18 @@ from index.manifest import BusyFault, IndexFault, ReadOnlyFault
 
 log = logging.getLogger("dse")
 
+ID_HEADER = "X-Request-Id"
+REQUEST_ID = "request_id"
+"""Where a request's state holds its id."""
+
 
 class ServiceError(Exception):
     """A request that cannot be answered, for a reason its sender should know."""
 
-    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+    def __init__(self, status: int, message: str, param: str | None = None, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.param = status, message, param
+        self.retry_after = retry_after  # seconds
 
 
 class ErrorResponse(JSONResponse):
@@ -43,6 +48,14 @@ def error_response(status: int, message: str, param: str | None = None) -> JSONR
     return ErrorResponse(Fault(status, message, param))
 
 
+def refusal_response(error: ServiceError) -> JSONResponse:
+    """A refusal as its answer, with when to try again."""
+    answer = error_response(error.status, error.message, error.param)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
+
+
 def _fault_response(fault: IndexFault) -> JSONResponse:
     if isinstance(fault, ReadOnlyFault):
         return error_response(409, str(fault))
@@ -57,7 +70,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def service_error(_: Request, error: ServiceError) -> JSONResponse:
-        return error_response(error.status, error.message, error.param)
+        return refusal_response(error)
 
     @app.exception_handler(FilterError)
     async def bad_filter(_: Request, error: FilterError) -> JSONResponse:
@@ -91,7 +104,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_response(500, "the service failed; its log says why")
+        answer = error_response(500, "the service failed; its log says why")
+        answer.headers[ID_HEADER] = getattr(request.state, REQUEST_ID, "")  # this answer passes no middleware
+        return answer
 
 
 def location(loc: Sequence[int | str]) -> str:

@@ -1,10 +1,11 @@
 """Do these parts belong together? Bundle, teacher and index are read and checked before anything is served."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.answers import score
+from app.batching import Queues
 from app.registry import Models
 from app.settings import Settings
 from index.generations import live_manifest
@@ -24,6 +25,8 @@ class Service:
     index: LiveIndex | None
     searching: Student
     """Whose embeddings the index holds; without an index the default student."""
+    queues: Queues = field(default_factory=Queues)
+    """Where the texts of all requests wait for the models."""
 
     @property
     def student(self) -> Student:
@@ -43,12 +46,14 @@ def load(settings: Settings) -> Service:
         ArtifactError, IndexFault: a part is missing or altered, or the index was built with another encoder; the
             message says how to mend it.
     """
-    students = [load_student(folder, settings.threads) for folder in (settings.bundle, *settings.bundles)]
+    queues = Queues(settings.batch_tokens, settings.max_queue_tokens)
+    folders = (settings.bundle, *settings.bundles)
+    students = [queues.student(load_student(folder, settings.threads)) for folder in folders]
     index, searching = None, students[0]
     if settings.index:
         searching = _encoder_of(settings.index, students)
         index = open_index(settings.index, searching, writable=not settings.read_only, verify=settings.verify)
-    teacher = load_teacher(settings.teacher, settings.threads) if settings.teacher else None
+    teacher = queues.teacher(load_teacher(settings.teacher, settings.threads)) if settings.teacher else None
     models = Models(students, teacher, settings.model_aliases)
     models.check()
     for model in models.all:
@@ -56,7 +61,7 @@ def load(settings: Settings) -> Service:
             score(model, [("warm", "up")])
         except ValueError as error:  # shapes that do not fit, within files whose digests do
             raise ArtifactError(f"{model.name} does not work: {error}; export it again") from error
-    return Service(models, index, searching)
+    return Service(models, index, searching, queues)
 
 
 def _encoder_of(index: Path, students: Sequence[Student]) -> Student:

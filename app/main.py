@@ -1,22 +1,31 @@
 """The application: routes, the error table and the page, around a loaded service."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from anyio import to_thread
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 
 from app import errors
+from app.admission import Admission
+from app.auth import KeyCheck, Keys
+from app.errors import ID_HEADER
 from app.limits import BodyLimit
 from app.loading import Service, load
+from app.metrics import Metrics
+from app.observer import Observer
 from app.routes import documents, native, openai, probes, rerank, tei
 from app.settings import Settings
 from app.upkeep import Upkeep
 
 UI = Path(__file__).parent / "ui"
+THREADS_BESIDE = 8
+"""For static files and the like, beside one thread a request in progress."""
 _POLICY = {"Content-Security-Policy": "default-src 'self'", "X-Content-Type-Options": "nosniff"}
 
 
@@ -29,17 +38,22 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
 
     Raises:
         ArtifactError, IndexFault: the artifacts are missing, altered, or do not belong together.
+        KeyFault: the keys cannot be used as they are given.
     """
     settings = settings or Settings()
     loaded = service or load(settings)
 
+    keys, counted = Keys.of(settings), Metrics(loaded)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Who is let in gets a thread: nobody waits where no limit and no deadline sees it.
+        to_thread.current_default_thread_limiter().total_tokens = settings.max_requests + THREADS_BESIDE
         index = loaded.index
-        if index is None or not index.writable or not settings.compact_after:
-            yield
-            return
-        with Upkeep(index, settings.compact_after):
+        with ExitStack() as stack:
+            stack.callback(loaded.queues.close)
+            if index is not None and index.writable and settings.compact_after:
+                stack.enter_context(Upkeep(index, settings.compact_after))
             yield
 
     app = FastAPIOffline(  # /docs with Swagger's files beside it, so that it works where nothing outside is reached
@@ -51,8 +65,21 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     )
     app.state.settings = settings
     app.state.service = loaded
+    app.state.keys, app.state.metrics = keys, counted
     errors.install(app)
+    # From the inside outwards: what is refused further out costs less.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Admission, most=settings.max_requests, queues=loaded.queues)
+    app.add_middleware(KeyCheck, keys=keys)
+    if origins := [origin.strip() for origin in (settings.cors_origins or "").split(",") if origin.strip()]:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", ID_HEADER],
+            expose_headers=["Retry-After", ID_HEADER],
+        )
+    app.add_middleware(Observer, metrics=counted, timeout=settings.timeout)
     app.include_router(native.router)
     app.include_router(documents.router)
     app.include_router(openai.router)

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.calls import stage
 from index.documents import Document
 from index.filters import Filter
 from index.generations import Candidates
@@ -139,15 +140,18 @@ class Retriever:
 
     def queries(self, texts: Sequence[str]) -> list[Query]:
         """Texts, embedded together."""
-        tokens = self._encoder.tokenize(texts)
+        with stage("tokenize"):
+            tokens = self._encoder.tokenize(texts)
         embeddings = self._encoder.embed(tokens)
         return [Query(*query) for query in zip(texts, embeddings, tokens.truncated.tolist(), strict=True)]
 
     def search(self, query: Query, k: int, depth: int, scorer: Scorer, filter: Filter | None = None) -> Found:
         """The ``k`` best of ``depth`` candidates by the scorer's raw score, ties by id."""
-        candidates = self._index.search(query.embedding, max(k, depth), filter=filter)
-        documents = self._index.documents(candidates.rows)
-        scores = scorer.score(query, candidates, documents)
+        with stage("candidates"):
+            candidates = self._index.search(query.embedding, max(k, depth), filter=filter)
+            documents = self._index.documents(candidates.rows)
+        with stage("scores"):
+            scores = scorer.score(query, candidates, documents)
         raw, calibrated = scores.raw, scorer.calibration(scores.raw)
         best = sorted(range(len(raw)), key=lambda row: (-raw[row], documents[row].id))[:k]
         hits = [

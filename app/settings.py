@@ -1,14 +1,15 @@
 """Everything an operator may change: each field is a ``DSE_*`` variable; some are options of ``dse serve`` too."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import model
 from app.threads import thread_budget
 from index.manifest import Verify
+from model.encoder import TOKEN_BUDGET
 
 BUNDLES = Path(model.__file__).parent / "bundles"
 
@@ -36,6 +37,8 @@ OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 """A path; an empty variable means none."""
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
 Aliases = Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)]
+Secrets = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
+"""Text that is never printed; an empty variable means none."""
 
 
 class Settings(BaseSettings):
@@ -78,6 +81,25 @@ class Settings(BaseSettings):
         200_000, description="most candidates a batch of queries may have scored in all"
     )
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(2**20, description="largest request body, in bytes")
+    batch_tokens: Annotated[int, Field(ge=1)] = Field(
+        TOKEN_BUDGET, description="tokens of a batch, padding included; a longer text runs alone"
+    )
+    max_queue_tokens: Annotated[int, Field(ge=1)] = Field(
+        2**18, description="most tokens that may wait for a model (429), and most in a request (413)"
+    )
+    max_requests: Annotated[int, Field(ge=1)] = Field(128, description="most requests in progress at once (429)")
+    timeout: Annotated[float, Field(gt=0)] = Field(30.0, description="seconds a request may take (504)")
+    drain: Annotated[int, Field(ge=0)] = Field(
+        20, description="seconds that requests in progress are given after SIGTERM"
+    )
+    api_keys: Secrets = Field(None, description="keys that requests must carry one of, separated by commas")
+    api_keys_file: OptionalPath = Field(None, description="a file of such keys, one a line")
+    admin_keys: Secrets = Field(None, description="keys that changing, reloading and compacting the index take")
+    admin_keys_file: OptionalPath = Field(None, description="a file of admin keys, one a line")
+    cors_origins: str | None = Field(
+        None, description="origins whose pages may call the service, separated by commas; * for all"
+    )
+    log_format: Literal["json", "text"] = Field("text", description="how the log is written: json or text")
 
     @model_validator(mode="after")
     def _defaults_are_within_their_limits(self) -> Self:

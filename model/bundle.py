@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -15,7 +15,7 @@ from model.encoder import OnnxEncoder
 from model.ensemble import OnnxEnsemble, Standard
 from model.head import Calibration, Head, HeadKind, load_head
 from model.manifest import ArtifactError, check_digests
-from model.tokens import PairTokenizer, SentenceTokenizer
+from model.tokens import Forward, PairTokenizer, Run, SentenceTokenizer
 
 MANIFEST = "manifest.json"
 Graph = Literal["int8", "fp32"]
@@ -180,6 +180,10 @@ class PairScorer(Protocol):
 
     def measure(self, pairs: Sequence[tuple[str, str]]) -> PairLengths:
         """How long each pair is, and whether it would be cut; no inference."""
+        ...
+
+    def queued(self, queue: Callable[[Forward], Run]) -> "PairScorer":
+        """The same teacher, whose pairs wait in a queue for the graph."""
         ...
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:

@@ -1,6 +1,6 @@
 """What does the teacher say of a pair? Both sentences in one graph, in both orders."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from model.head import LOGIT_DECIMALS
-from model.tokens import PairTokenizer, plan_batches
+from model.tokens import Forward, PairTokenizer, PairTokens, Run, plan_batches
 
 TOKEN_BUDGET = 1024
 
@@ -37,8 +37,10 @@ class OnnxCrossEncoder:
         session: ort.InferenceSession,
         tokenizer: PairTokenizer,
         token_budget: int = TOKEN_BUDGET,
+        run: Run | None = None,
     ) -> None:
         self._session, self._tokenizer, self._token_budget = session, tokenizer, token_budget
+        self._run = run or self._run_at_once
         self._inputs = {declared.name for declared in session.get_inputs()}  # not every graph has token_type_ids
 
     @property
@@ -55,6 +57,10 @@ class OnnxCrossEncoder:
         tokens = self._tokenizer.tokenize(pairs)
         return PairLengths(tokens.lengths, tokens.truncated)
 
+    def queued(self, queue: Callable[[Forward], Run]) -> "OnnxCrossEncoder":
+        """The same teacher, whose pairs wait in a queue for the graph."""
+        return OnnxCrossEncoder(self._session, self._tokenizer, self._token_budget, queue(self.forward))
+
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
         """Logits of pairs, in order.
 
@@ -62,12 +68,21 @@ class OnnxCrossEncoder:
             ArithmeticError: the graph answered a number that is not finite.
         """
         tokens = self._tokenizer.tokenize([*pairs, *((b, a) for a, b in pairs)])
-        logits = np.empty(len(tokens))
-        for batch in plan_batches(tokens.lengths, self._token_budget):
-            arrays = self._tokenizer.padded(tokens, batch)
-            inputs = {name: array for name, array in arrays.items() if name in self._inputs}
-            logits[batch] = self._session.run(["logit"], inputs)[0]
+        logits = self._run(tokens) if pairs else np.empty(0)
         if not np.isfinite(logits).all():
             raise ArithmeticError("the teacher answered a number that is not finite; check the bundle")
-        both_orders = logits.reshape(2, len(pairs)).mean(axis=0)
+        both_orders = logits.reshape(2, len(pairs)).mean(axis=0, dtype=np.float64)
         return PairLogits(np.round(both_orders, LOGIT_DECIMALS), tokens.truncated[: len(pairs)])
+
+    def forward(self, tokens: PairTokens, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+        """(rows,) what the graph answers of some pairs, or of all, in one order each, as one batch."""
+        arrays = self._tokenizer.padded(tokens, rows)
+        inputs = {name: array for name, array in arrays.items() if name in self._inputs}
+        answers: NDArray[np.float32] = self._session.run(["logit"], inputs)[0]
+        return answers
+
+    def _run_at_once(self, tokens: PairTokens) -> NDArray[np.float64]:
+        logits = np.empty(len(tokens))
+        for batch in plan_batches(tokens.lengths, self._token_budget):
+            logits[batch] = self.forward(tokens, batch)
+        return logits

@@ -1,6 +1,6 @@
 """What is the embedding of a sentence? Tokenise, batch by length, run the graph."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -8,7 +8,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from model.faults import DimensionsError
-from model.tokens import SentenceTokenizer, Tokens, plan_batches
+from model.tokens import Forward, Run, SentenceTokenizer, Tokens, plan_batches
 
 TOKEN_BUDGET = 1024
 """Tokens of a batch, padding included: enough for the kernels, little enough for the caches."""
@@ -46,10 +46,12 @@ class OnnxEncoder:
         dims: int,
         token_budget: int = TOKEN_BUDGET,
         matryoshka: Sequence[int] = (),
+        run: Run | None = None,
     ) -> None:
         self._session, self._tokenizer = session, tokenizer
         self.dims, self.matryoshka = dims, tuple(matryoshka)
         self._token_budget = token_budget
+        self._run = run or self._run_at_once
 
     @property
     def max_tokens(self) -> int:
@@ -59,6 +61,12 @@ class OnnxEncoder:
     def with_token_budget(self, token_budget: int) -> "OnnxEncoder":
         """The same encoder with batches of another size."""
         return OnnxEncoder(self._session, self._tokenizer, self.dims, token_budget, self.matryoshka)
+
+    def queued(self, queue: Callable[[Forward], Run]) -> "OnnxEncoder":
+        """The same encoder, whose texts wait in a queue for the graph."""
+        return OnnxEncoder(
+            self._session, self._tokenizer, self.dims, self._token_budget, self.matryoshka, queue(self.forward)
+        )
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Texts as tokens; ``truncated`` says which were cut."""
@@ -70,12 +78,22 @@ class OnnxEncoder:
         Raises:
             ArithmeticError: the graph answered a number that is not finite.
         """
-        embeddings = np.empty((len(tokens), self.dims), np.float32)
-        for batch in plan_batches(tokens.lengths, self._token_budget):
-            inputs = self._tokenizer.padded(tokens, batch)
-            embeddings[batch] = self._session.run(["sentence_embedding"], inputs)[0]
+        embeddings = self._run(tokens) if len(tokens) else np.empty((0, self.dims), np.float32)
         if not np.isfinite(embeddings).all():
             raise ArithmeticError("the encoder answered a number that is not finite; check the bundle")
+        return embeddings
+
+    def forward(self, tokens: Tokens, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+        """(rows, dim) what the graph answers of some texts, or of all, as one batch."""
+        answers: NDArray[np.float32] = self._session.run(["sentence_embedding"], self._tokenizer.padded(tokens, rows))[
+            0
+        ]
+        return answers
+
+    def _run_at_once(self, tokens: Tokens) -> NDArray[np.float32]:
+        embeddings = np.empty((len(tokens), self.dims), np.float32)
+        for batch in plan_batches(tokens.lengths, self._token_budget):
+            embeddings[batch] = self.forward(tokens, batch)
         return embeddings
 
     def encode(self, texts: Sequence[str], dims: int | None = None) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """What do a cross-encoder and a sentence encoder say of a pair together? The mean of their standardised scores."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from model.cross_encoder import OnnxCrossEncoder, PairLengths, PairLogits
 from model.encoder import OnnxEncoder
 from model.head import LOGIT_DECIMALS, Calibration, Head
 from model.similarity import score_pairs, tokenize_pairs
+from model.tokens import Forward, Run
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class OnnxEnsemble:
         """Tokens that the cross-encoder would read; ``truncated`` if either member would not read a pair to its end."""
         read = self.pair.measure(pairs)
         return PairLengths(read.tokens, read.truncated | tokenize_pairs(self.sentence, pairs).truncated)
+
+    def queued(self, queue: Callable[[Forward], Run]) -> "OnnxEnsemble":
+        """The same teacher, whose members' rows wait in a queue each for its graph."""
+        return replace(self, pair=self.pair.queued(queue), sentence=self.sentence.queued(queue))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
         """Logits of pairs, in order; ``truncated`` if either member did not read a pair to its end.

@@ -1,10 +1,10 @@
 """How does text become the arrays a graph reads, and which texts share a batch?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from tokenizers import Encoding, Tokenizer
 
 Arrays = dict[str, NDArray[np.int64]]
 """Graph inputs by name, each (rows, tokens) int64."""
+Forward = Callable[[Any], NDArray[Any]]
+"""One pass of a graph over tokens: (rows, ...) an answer a row."""
+Run = Callable[[Any], NDArray[Any]]
+"""Tokens to (rows, ...) answers, in as many passes as it takes."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,18 @@ class Ragged:
         bounds = np.zeros(len(rows) + 1, np.intp)
         np.cumsum(np.fromiter(map(len, rows), np.intp, len(rows)), out=bounds[1:])
         return cls(np.fromiter(chain.from_iterable(rows), np.int64, bounds[-1]), bounds)
+
+    @classmethod
+    def gathered(cls, picked: Sequence[tuple["Ragged", int]]) -> Self:
+        """Rows picked from several, in the order given."""
+        rows = [ragged.row(row) for ragged, row in picked]
+        bounds = np.zeros(len(rows) + 1, np.intp)
+        np.cumsum([len(row) for row in rows], out=bounds[1:])
+        return cls(np.concatenate(rows), bounds)
+
+    def row(self, row: int) -> NDArray[np.int64]:
+        """(values of the row,) one row."""
+        return self.values[self.bounds[row] : self.bounds[row + 1]]
 
     def padded(self, rows: NDArray[np.intp], fill: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """(rows, longest) some rows, filled up at their ends, and a mask of the same shape: False where filled."""
@@ -54,12 +70,36 @@ class Tokens:
         """(texts,) tokens of each."""
         return np.diff(self.ids.bounds)
 
+    def key(self, row: int) -> bytes:
+        """What a graph reads of a text: of equal keys, it answers the same."""
+        return self.ids.row(row).tobytes()
+
+    @classmethod
+    def gathered(cls, picked: Sequence[tuple[Any, int]]) -> "Tokens":
+        """Texts picked from several, in the order given; all are of this class."""
+        return cls(Ragged.gathered([(tokens.ids, row) for tokens, row in picked]), _cut(picked))
+
 
 @dataclass(frozen=True)
 class PairTokens(Tokens):
     """Pairs as token ids, and which sentence of its pair each token is of."""
 
     type_ids: Ragged
+
+    def key(self, row: int) -> bytes:
+        """What a graph reads of a pair: of equal keys, it answers the same."""
+        return self.ids.row(row).tobytes() + self.type_ids.row(row).tobytes()
+
+    @classmethod
+    def gathered(cls, picked: Sequence[tuple[Any, int]]) -> "PairTokens":
+        """Pairs picked from several, in the order given."""
+        ids = Ragged.gathered([(tokens.ids, row) for tokens, row in picked])
+        types = Ragged.gathered([(tokens.type_ids, row) for tokens, row in picked])
+        return cls(ids, _cut(picked), types)
+
+
+def _cut(picked: Sequence[tuple[Tokens, int]]) -> NDArray[np.bool_]:
+    return np.array([tokens.truncated[row] for tokens, row in picked], np.bool_)
 
 
 def _truncated(encodings: Sequence[Encoding]) -> NDArray[np.bool_]:

@@ -10,6 +10,8 @@ import typer
 from app.threads import limit_native_threads
 from scripts.console import BadInput, read_settings
 
+log = logging.getLogger("dse")
+
 
 def serve(
     bundle: Annotated[
@@ -45,18 +47,36 @@ def serve(
 
     import uvicorn
 
+    from app import logs
+    from app.auth import KeyFault, Keys, exposed
     from app.loading import load
     from app.main import create_app
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.install(settings.log_format)
+    try:
+        keys = Keys.of(settings)
+    except KeyFault as fault:
+        raise BadInput(str(fault)) from fault
+    if exposed(settings.host) and not keys.callers:
+        log.warning(
+            "ANYBODY WHO REACHES %s MAY SEARCH%s: no keys are set; set DSE_API_KEYS or DSE_API_KEYS_FILE, "
+            "or listen on 127.0.0.1",
+            settings.host,
+            "" if keys.admins or settings.read_only or not settings.index else " AND CHANGE THE INDEX",
+        )
     with _listening(settings.host, settings.port) as listener:  # first: a port in use is no reason to wait for models
         service = load(settings)
         typer.echo(f"model      {', '.join(student.name for student in service.models.students)}")
         typer.echo(f"teacher    {service.teacher.name if service.teacher else 'none'}")
         typer.echo(f"documents  {f'{len(service.index.view()):,}' if service.index else 'none'}")
         typer.echo(f"open       http://{settings.host}:{listener.getsockname()[1]}/")
-        server = uvicorn.Server(uvicorn.Config(create_app(settings, service), log_level="info"))
-        server.run(sockets=[listener])
+        config = uvicorn.Config(
+            create_app(settings, service),
+            log_config=None,
+            access_log=False,  # the service writes its own line a request
+            timeout_graceful_shutdown=settings.drain,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -14,12 +14,13 @@ from index.view import View
 from model.bundle import Teacher
 
 
-def _service(request: Request) -> Service:
+# Async where nothing waits: a function that is not takes a thread of its own, which even a probe would wait for.
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
@@ -28,13 +29,13 @@ ServiceDep = Annotated[Service, Depends(_service)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-def _teacher(service: ServiceDep) -> Teacher:
+async def _teacher(service: ServiceDep) -> Teacher:
     if service.teacher is None:
         raise ServiceError(404, "no teacher is loaded; start dse serve with --teacher DIR")
     return service.teacher
 
 
-def _live(service: ServiceDep) -> LiveIndex:
+async def _live(service: ServiceDep) -> LiveIndex:
     if service.index is None:
         raise ServiceError(404, "no index is loaded; start dse serve with --index DIR")
     return service.index
@@ -47,7 +48,7 @@ def _index(live: LiveDep) -> View:
     return live.view()
 
 
-def _writable(live: LiveDep) -> LiveIndex:
+async def _writable(live: LiveDep) -> LiveIndex:
     if not live.writable:
         raise ReadOnlyFault("this service may not change its index (DSE_READ_ONLY); nothing was changed")
     return live

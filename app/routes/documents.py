@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 
 from app.answers import refuse_cut
+from app.auth import AdminOnly
 from app.errors import ServiceError
 from app.routes.checks import within
 from app.routes.dependencies import IndexDep, LiveDep, ServiceDep, SettingsDep, WritableDep
@@ -19,15 +20,17 @@ from app.schemas import (
 from index.documents import Document
 from index.view import View
 
-_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (404, 422, 503)}
-_WRITE_ERRORS: dict[int | str, dict[str, Any]] = {409: {"model": ErrorBody}}
+_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (401, 404, 422, 429, 503, 504)}
+_WRITE_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (403, 409)}
 
 Id = Annotated[str, Path(description="the id, percent-encoded where it must be; it may hold slashes")]
 
 router = APIRouter(prefix="/v1", responses=_ERRORS)
 
 
-@router.put("/documents", tags=["documents"], responses=_WRITE_ERRORS | {413: {"model": ErrorBody}})
+@router.put(
+    "/documents", tags=["documents"], dependencies=[AdminOnly], responses=_WRITE_ERRORS | {413: {"model": ErrorBody}}
+)
 def put_documents(
     request: PutDocumentsRequest, service: ServiceDep, index: WritableDep, settings: SettingsDep
 ) -> PutDocumentsResponse:
@@ -53,7 +56,9 @@ def get_document(id: Id, index: IndexDep) -> DocumentBody:
     return DocumentBody(id=found.id, text=found.text, metadata=found.metadata)
 
 
-@router.delete("/documents/{id:path}", tags=["documents"], status_code=204, responses=_WRITE_ERRORS)
+@router.delete(
+    "/documents/{id:path}", tags=["documents"], status_code=204, dependencies=[AdminOnly], responses=_WRITE_ERRORS
+)
 def delete_document(id: Id, index: WritableDep) -> None:
     """Remove a document; the next search does not find it."""
     if not index.delete([id]):
@@ -66,13 +71,13 @@ def index_facts(live: LiveDep) -> IndexResponse:
     return _facts(live.view(), live.writable)
 
 
-@router.post("/index/reload", tags=["index"], responses=_WRITE_ERRORS)
+@router.post("/index/reload", tags=["index"], dependencies=[AdminOnly], responses=_WRITE_ERRORS)
 def reload(live: LiveDep) -> IndexResponse:
     """Take up the generation that is live now; requests under way end with the one they began with."""
     return _facts(live.reload(), live.writable)
 
 
-@router.post("/index/compact", tags=["index"], responses=_WRITE_ERRORS)
+@router.post("/index/compact", tags=["index"], dependencies=[AdminOnly], responses=_WRITE_ERRORS)
 def compact(index: WritableDep) -> IndexResponse:
     """Fold the changes into a new generation. Searches and writes go on meanwhile."""
     return _facts(index.compact(), index.writable)

@@ -37,7 +37,7 @@ from index.filters import parse_filter
 from index.view import View
 from model.bundle import Student, Teacher
 
-_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (404, 413, 422)}
+_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (401, 404, 413, 422, 429, 503, 504)}
 
 # Handlers are not async: inference is CPU work, so it belongs in a worker thread, off the event loop.
 router = APIRouter(prefix="/v1", responses=_ERRORS)

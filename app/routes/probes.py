@@ -1,7 +1,9 @@
-"""Is the process up, and can it answer?"""
+"""Is the process up, can it answer, and how is it doing?"""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 
+from app.errors import ServiceError
+from app.metrics import Metrics
 from app.routes.dependencies import ServiceDep
 
 router = APIRouter(tags=["probes"])
@@ -16,10 +18,19 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz")
 @router.get("/health")
 async def readyz(service: ServiceDep) -> dict[str, str | None]:
-    """Artifacts are loaded and checked: requests will be answered."""
+    """Artifacts are loaded and checked, and every model's worker is alive: requests will be answered."""
+    if fault := service.queues.fault():
+        raise ServiceError(503, fault)
     return {
         "status": "ready",
         "model": service.student.name,
         "teacher": service.teacher.name if service.teacher else None,
         "generation": service.index.latest.name if service.index else None,
     }
+
+
+@router.get("/metrics", include_in_schema=False)
+async def metrics(request: Request) -> Response:
+    """What Prometheus reads."""
+    counted: Metrics = request.app.state.metrics
+    return Response(counted.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,350 @@
+"""Which texts share a forward pass? Those of all requests that queued while the last one ran."""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.calls import CALL, Call
+from app.errors import ServiceError
+from model.bundle import Student, Teacher
+from model.encoder import TOKEN_BUDGET
+from model.tokens import Forward, Tokens
+
+log = logging.getLogger("dse")
+
+PASS_OVERHEAD = 16
+"""What a forward pass costs beside its tokens, counted in tokens."""
+LIKE_LENGTH = 0.5
+"""Texts shorter than this share of a batch's longest wait for a batch of their own kind."""
+STALLED_SECONDS = 10.0
+"""A batch takes milliseconds; one that takes this long will not end."""
+MEMORY = 0.95
+"""Weight of the past in the measured throughput, per batch."""
+
+
+def next_batch(lengths: NDArray[np.intp], first: int, budget: int) -> slice:
+    """Which of some rows, shortest first, to run together with row ``first``: the best use of a pass.
+
+    Neighbours in length, padded to the longest, that fill at most ``budget`` tokens; a row above it runs alone.
+    """
+    ends = np.arange(first, min(len(lengths), first + budget))  # last row of each batch that could be made
+    longest = lengths[ends]
+    room = ends + 1 - np.maximum(1, budget // longest)
+    alike = np.searchsorted(lengths, longest * LIKE_LENGTH)
+    starts = np.minimum(np.maximum(room, alike), first)
+    padded = (ends + 1 - starts) * longest
+    sums = np.concatenate([[0], np.cumsum(lengths)])
+    useful = (sums[ends + 1] - sums[starts]) / (padded + PASS_OVERHEAD)
+    useful[(padded > budget) & (ends != starts)] = 0
+    best = int(useful.argmax())
+    return slice(int(starts[best]), int(ends[best]) + 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A forward pass that was made."""
+
+    rows: int
+    tokens: int  # padding included
+    seconds: float
+
+
+@dataclass(eq=False)
+class _Job:
+    """The texts of one request, in the queue."""
+
+    tokens: Tokens
+    call: Call | None
+    lengths: NDArray[np.intp]  # (rows,)
+    pending: NDArray[np.intp]  # rows that have not run, shortest first
+    queued: float = field(default_factory=time.monotonic)
+    ran: float = 0.0  # seconds of the batches that its rows were in
+    answers: NDArray[Any] | None = None
+    error: Exception | None = None
+    left: bool = False  # nobody waits for it any more
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def waiting_tokens(self) -> int:
+        return int(self.lengths[self.pending].sum())
+
+    def refusal(self) -> Exception | None:
+        """Why its rows need not run, if so."""
+        if self.left:
+            return ServiceError(504, "nobody waits for it any more")
+        return self.call.refusal() if self.call else None
+
+    def finish(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.done.set()
+
+
+_Picked = Sequence[tuple[_Job, int]]
+
+
+class Queue:
+    """The one worker of a graph, and the texts that wait for it.
+
+    There is no waiting window: an idle worker takes a text at once, and a batch is what came while the last one ran.
+    Requests take turns, a batch each, and texts of others ride along where they fill a batch up: a small request waits
+    for the turns before its own, never for all of a huge one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forward: Forward,
+        budget: int = TOKEN_BUDGET,
+        max_tokens: int = 2**18,
+        seconds_down: float = 1.0,
+    ) -> None:
+        self.name = name
+        self.on_batch: Callable[[Batch], None] = lambda batch: None
+        self.dropped, self.restarts = 0, 0  # texts that nobody waited for; workers that died
+        self._forward, self._budget, self._max_tokens, self._seconds_down = forward, budget, max_tokens, seconds_down
+        self._line: deque[_Job] = deque()
+        self._tokens = 0  # that wait
+        self._seen_tokens, self._seen_seconds = 0.0, 0.0  # of late: what the throughput is measured by
+        self._batch_began: float | None = None
+        self._down: str | None = None
+        self._closed = False
+        self._change = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Texts, and their tokens, that wait."""
+        with self._change:
+            return sum(len(job.pending) for job in self._line), self._tokens
+
+    @property
+    def seconds_to_empty(self) -> float:
+        """How long the worker needs for what waits, by its throughput of late."""
+        return self._tokens * self._seen_seconds / self._seen_tokens if self._seen_tokens else 0.0
+
+    def fault(self) -> str | None:
+        """Why texts would not be answered now, if so."""
+        began = self._batch_began
+        if self._down:
+            return self._down
+        if self._thread is not None and not self._thread.is_alive() and not self._closed:
+            return f"the worker of {self.name} is gone"
+        if began is not None and time.monotonic() - began > STALLED_SECONDS:
+            return f"the worker of {self.name} has been in one batch for {time.monotonic() - began:.0f} seconds"
+        return None
+
+    def run(self, tokens: Tokens) -> NDArray[Any]:
+        """(texts, ...) what the graph answers of each, in order; the caller's thread waits.
+
+        Raises:
+            ServiceError: 413 more tokens than ever fit, 429 no room now, 503 the worker is down, 504 too late; or the
+                caller's client has hung up.
+        """
+        call = CALL.get()
+        lengths = tokens.lengths
+        job = _Job(tokens, call, lengths, np.argsort(lengths, kind="stable"))
+        self._submit(job)
+        if not job.done.wait(max(0.0, call.left) if call else None):
+            job.left = True
+            raise (call and call.refusal()) or TimeoutError
+        if job.error:
+            raise job.error
+        if call:
+            call.tokens += int(lengths.sum())
+            call.add("queue", time.monotonic() - job.queued - job.ran)
+            call.add("inference", job.ran)
+        assert job.answers is not None  # a job that ended without an error has all its answers
+        return job.answers
+
+    def close(self) -> None:
+        """End the worker, after the batch it is in."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def _submit(self, job: _Job) -> None:
+        count = job.waiting_tokens
+        if count > self._max_tokens:
+            raise ServiceError(
+                413, f"{count} tokens in one request; the limit is {self._max_tokens} (DSE_MAX_QUEUE_TOKENS)"
+            )
+        with self._change:
+            if self._down or self._closed:
+                reason = self._down or "the service is stopping"
+                raise ServiceError(503, f"{reason}; try again", retry_after=math.ceil(self._seconds_down))
+            if self._tokens + count > self._max_tokens:
+                raise ServiceError(
+                    429,
+                    f"{self._tokens} tokens wait for {self.name}, and {count} more are above the limit of "
+                    f"{self._max_tokens} (DSE_MAX_QUEUE_TOKENS); try again",
+                    retry_after=retry_after(self.seconds_to_empty),
+                )
+            self._line.append(job)
+            self._tokens += count
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._live, name=f"batches of {self.name}", daemon=True)
+                self._thread.start()
+            self._change.notify()
+
+    def _live(self) -> None:
+        """What the thread does: work; and should that ever end by itself, fail what waits, and begin again."""
+        while not self._closed:
+            try:
+                self._work()
+                return
+            except BaseException:
+                log.exception("the worker of %s died; it begins again in %g s", self.name, self._seconds_down)
+                self._die()
+            with self._change:
+                self._change.wait_for(lambda: self._closed, self._seconds_down)
+                self._down = None
+
+    def _die(self) -> None:
+        with self._change:
+            self.restarts += 1
+            self._batch_began = None
+            self._down = f"the worker of {self.name} died"
+            for job in self._line:
+                job.finish(ServiceError(503, f"{self._down}; try again", retry_after=math.ceil(self._seconds_down)))
+            self._line.clear()
+            self._tokens = 0
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._line or self._closed)
+                if self._closed:
+                    for job in self._line:
+                        job.finish(ServiceError(503, "the service is stopping"))
+                    return
+                picked = self._pick()
+            if picked:
+                self._run(picked)
+
+    def _pick(self) -> _Picked:
+        """The rows of the next batch, which leave the queue; those that nobody waits for leave it first."""
+        for job in list(self._line):
+            if refusal := job.refusal():
+                self.dropped += len(job.pending)
+                self._leave(job, refusal)
+        if not self._line:
+            return []
+        jobs = list(self._line)
+        counts = [len(job.pending) for job in jobs]
+        lengths = np.concatenate([job.lengths[job.pending] for job in jobs])
+        order = np.argsort(lengths, kind="stable")
+        first = int(np.flatnonzero(order == counts[0] - 1)[0])  # the longest row of whose turn it is
+        chosen = order[next_batch(lengths[order], first, self._budget)]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        owners = np.searchsorted(starts, chosen, side="right") - 1
+        picked = [
+            (jobs[owner], int(jobs[owner].pending[at - starts[owner]]))
+            for owner, at in zip(owners, chosen, strict=True)
+        ]
+        for owner in np.unique(owners):
+            job = jobs[owner]
+            job.pending = np.delete(job.pending, chosen[owners == owner] - starts[owner])
+        self._tokens -= int(lengths[chosen].sum())
+        self._line.rotate(-1)
+        return picked
+
+    def _leave(self, job: _Job, error: Exception | None = None) -> None:
+        self._line.remove(job)
+        self._tokens -= job.waiting_tokens
+        job.finish(error)
+
+    def _run(self, picked: _Picked) -> None:
+        began = self._batch_began = time.monotonic()
+        jobs = list({id(job): job for job, _ in picked}.values())
+        try:
+            answers = self._answers(picked)
+        except Exception as error:
+            self._part(jobs, picked, error)
+            return
+        finally:
+            self._batch_began = None
+        seconds = time.monotonic() - began
+        for (job, row), answer in zip(picked, answers, strict=True):
+            if job.answers is None:
+                job.answers = np.empty((len(job.tokens), *answers.shape[1:]), answers.dtype)
+            job.answers[row] = answer
+        with self._change:
+            for job in jobs:
+                job.ran += seconds
+                if not len(job.pending):
+                    self._leave(job)
+            self._seen_tokens = MEMORY * self._seen_tokens + sum(int(job.lengths[row]) for job, row in picked)
+            self._seen_seconds = MEMORY * self._seen_seconds + seconds
+
+    def _part(self, jobs: Sequence[_Job], picked: _Picked, error: Exception) -> None:
+        """After a batch failed: each request's rows by themselves, so that one cannot spoil another's."""
+        if len(jobs) == 1:
+            with self._change:
+                self._leave(jobs[0], error)
+            return
+        for job in jobs:
+            self._run([(owner, row) for owner, row in picked if owner is job])
+
+    def _answers(self, picked: _Picked) -> NDArray[Any]:
+        """(picked, ...) answers of one pass; equal texts are in it once."""
+        rows = [(job.tokens, row) for job, row in picked]
+        keys = [tokens.key(row) for tokens, row in rows]
+        once = dict(zip(keys, rows, strict=True))
+        place = {key: at for at, key in enumerate(once)}
+        tokens = type(rows[0][0]).gathered(list(once.values()))
+        began = time.monotonic()
+        answers = self._forward(tokens)
+        longest = int(tokens.lengths.max())
+        self.on_batch(Batch(len(once), longest * len(once), time.monotonic() - began))
+        return answers[[place[key] for key in keys]]
+
+
+def retry_after(seconds: float) -> int:
+    """Whole seconds after which to try again what will be possible in some time."""
+    return min(60, max(1, math.ceil(seconds)))
+
+
+class Queues:
+    """The queues of a service, one a graph."""
+
+    def __init__(self, budget: int = TOKEN_BUDGET, max_tokens: int = 2**18) -> None:
+        self._budget, self._max_tokens = budget, max_tokens
+        self.all: list[Queue] = []
+
+    def student(self, student: Student) -> Student:
+        """The same student, whose texts wait in a queue of its own."""
+        return replace(student, encoder=student.encoder.queued(lambda forward: self._open(student.name, forward)))
+
+    def teacher(self, teacher: Teacher) -> Teacher:
+        """The same teacher, whose pairs wait in a queue of its own."""
+        return replace(teacher, scorer=teacher.scorer.queued(lambda forward: self._open(teacher.name, forward)))
+
+    def fault(self) -> str | None:
+        """Why requests would not be answered now, if so."""
+        return next((fault for queue in self.all if (fault := queue.fault())), None)
+
+    @property
+    def seconds_to_empty(self) -> float:
+        """How long the busiest worker needs for what waits."""
+        return max((queue.seconds_to_empty for queue in self.all), default=0.0)
+
+    def close(self) -> None:
+        """End all workers."""
+        for queue in self.all:
+            queue.close()
+
+    def _open(self, name: str, forward: Forward) -> Callable[[Tokens], NDArray[Any]]:
+        taken = sum(queue.name.partition("#")[0] == name for queue in self.all)
+        queue = Queue(f"{name}#{taken + 1}" if taken else name, forward, self._budget, self._max_tokens)
+        self.all.append(queue)
+        return queue.run

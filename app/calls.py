@@ -1,0 +1,67 @@
+"""Who is asking, until when, and where does the time go? One call a request, known wherever its work is done."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from app.errors import ServiceError
+
+CLIENT_GONE = 499
+"""The status in log and metrics of a request whose client did not wait; nobody receives it."""
+
+
+@dataclass
+class Call:
+    """A request under way."""
+
+    id: str
+    timeout: float  # seconds it may take
+    started: float = field(default_factory=time.monotonic)
+    gone: bool = False  # its client has hung up
+    tokens: int = 0  # that were given to models
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+
+    @property
+    def left(self) -> float:
+        """Seconds to its deadline; negative beyond."""
+        return self.started + self.timeout - time.monotonic()
+
+    def refusal(self) -> ServiceError | None:
+        """Why no more work should be done for it, if so."""
+        if self.gone:
+            return ServiceError(CLIENT_GONE, "the client has hung up")
+        if self.left <= 0:
+            return ServiceError(
+                504, f"not answered within {self.timeout:g} seconds (DSE_TIMEOUT); ask for less at once"
+            )
+        return None
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Note that a stage took some time."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+CALL: ContextVar[Call | None] = ContextVar("call", default=None)
+"""The request that the present thread or task works for; worker threads inherit it."""
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Time a stage of the present call, which is not begun if nobody waits for it any more.
+
+    Raises:
+        ServiceError: the client has hung up, or the deadline has passed.
+    """
+    call = CALL.get()
+    if call is None:
+        yield
+        return
+    if refusal := call.refusal():
+        raise refusal
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        call.add(name, time.monotonic() - started)

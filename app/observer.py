@@ -1,0 +1,100 @@
+"""What becomes of each request? It gets an id and a deadline; its end is logged and counted, its client's noticed."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.admission import ALWAYS
+from app.calls import CALL, Call
+from app.errors import ID_HEADER, REQUEST_ID
+from app.logs import FACTS
+from app.metrics import Metrics
+
+log = logging.getLogger("dse.access")
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+UNKNOWN = "unknown"
+"""The route of a path that there is not, the method of a word that is none: bounded, whatever is asked."""
+
+
+class Observer:
+    """ASGI middleware around all others."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, timeout: float) -> None:
+        self._app, self._metrics, self._timeout = app, metrics, timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = Call(_request_id(scope), self._timeout)
+        scope.setdefault("state", {})[REQUEST_ID] = call.id
+        CALL.set(call)  # never reset: each request is a task of its own, and what is logged after it is its own too
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[ID_HEADER] = call.id
+            await send(message)
+
+        watch = _Watch(receive, call)
+        try:
+            await self._app(scope, watch.receive, answer)
+        finally:
+            watch.end()
+            self._note(scope, call, status)
+
+    def _note(self, scope: Scope, call: Call, status: int) -> None:
+        seconds = time.monotonic() - call.started
+        method = scope["method"] if scope["method"] in _METHODS else UNKNOWN
+        route = getattr(scope.get("route"), "path", UNKNOWN)
+        self._metrics.answered(call, method, route, status, seconds)
+        facts = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
+        if call.tokens:
+            facts |= {"tokens": call.tokens, "batch_wait_ms": round(1000 * call.seconds.get("queue", 0.0), 2)}
+        # What probes ask every second is counted, and not written down.
+        level = logging.DEBUG if route in ALWAYS and status < 400 else logging.INFO
+        log.log(level, "%s %s %d", method, route, status, extra={FACTS: facts})
+
+
+class _Watch:
+    """Notices when the client hangs up after it has sent its body."""
+
+    def __init__(self, receive: Receive, call: Call) -> None:
+        self._receive, self._call = receive, call
+        self._after_body: asyncio.Task[Message] | None = None
+
+    async def receive(self) -> Message:
+        """The next message of the server, as if nobody watched."""
+        if self._after_body is not None:
+            return await asyncio.shield(self._after_body)
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._call.gone = True
+        elif not message.get("more_body"):
+            self._after_body = asyncio.create_task(self._disconnect())
+        return message
+
+    def end(self) -> None:
+        """Watch no longer."""
+        if self._after_body is not None:
+            self._after_body.cancel()
+
+    async def _disconnect(self) -> Message:
+        message = await self._receive()
+        self._call.gone = message["type"] == "http.disconnect"
+        return message
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get(ID_HEADER, "")
+    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,0 +1,140 @@
+"""Who may ask, and who may change: keys, cross-origin pages, and what a careless operator is told."""
+
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from app.auth import KeyFault, Keys, exposed
+from app.main import create_app
+from app.settings import Settings
+from model.bundle import Student
+from tests.conftest import build_index
+
+CALLER, OTHER, ADMIN = "caller-key-0123456789", "other-key-0123456789", "admin-key-0123456789"
+SEARCH = {"query": "listen", "k": 1}
+CHANGES = [
+    ("PUT", "/v1/documents", {"documents": [{"id": "new", "text": "novel"}]}),
+    ("DELETE", "/v1/documents/d1", None),
+    ("POST", "/v1/index/reload", None),
+    ("POST", "/v1/index/compact", None),
+]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def serve(settings: Settings, student: Student, tmp_path: Path):
+    """A service with other settings, over an index of its own."""
+
+    def serve(**changes) -> TestClient:
+        folder = build_index(tmp_path / "index", student, ["listen", "stone"])
+        return TestClient(create_app(settings.model_copy(update={"index": folder, "compact_after": 0} | changes)))
+
+    return serve
+
+
+def test_without_keys_everything_is_open(serve) -> None:
+    client = serve()
+    assert client.post("/v1/search", json=SEARCH).status_code == 200
+    for method, path, body in CHANGES:
+        assert client.request(method, path, json=body).status_code in (200, 204), path
+
+
+def test_with_keys_every_route_but_probes_and_page_takes_one(serve) -> None:
+    client = serve(api_keys=SecretStr(f"{CALLER}, {OTHER}"))
+    for path in ("/livez", "/readyz", "/health", "/", "/ui/app.js", "/ui/style.css"):
+        assert client.get(path).status_code == 200, path
+    for path in ("/v1/index", "/v1/documents/d0", "/docs", "/openapi.json", "/metrics", "/nothing", "/ui/", "/livez/"):
+        assert client.get(path).status_code == 401, path
+    for headers in ({}, bearer("wrong-key-0123456789"), bearer(CALLER[:-1]), bearer(""), {"Authorization": CALLER}):
+        answer = client.post("/v1/search", json=SEARCH, headers=headers)
+        assert answer.status_code == 401, headers
+        assert answer.json()["error"]["type"] == "unauthorized"
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert "Authorization: Bearer KEY" in answer.json()["error"]["message"]
+    for key in (CALLER, OTHER):
+        assert client.post("/v1/search", json=SEARCH, headers=bearer(key)).status_code == 200
+        assert client.post("/v1/search", json=SEARCH, headers={"Authorization": f"bearer {key}"}).status_code == 200
+    assert client.put("/v1/documents", json=CHANGES[0][2], headers=bearer(CALLER)).status_code == 200
+
+
+def test_with_an_admin_key_callers_ask_and_admins_change(serve) -> None:
+    client = serve(api_keys=SecretStr(CALLER), admin_keys=SecretStr(ADMIN))
+    for key in (CALLER, ADMIN):
+        assert client.post("/v1/search", json=SEARCH, headers=bearer(key)).status_code == 200
+        assert client.get("/v1/documents/d0", headers=bearer(key)).status_code == 200
+    for method, path, body in CHANGES:
+        refused = client.request(method, path, json=body, headers=bearer(CALLER))
+        assert (refused.status_code, refused.json()["error"]["type"]) == (403, "forbidden"), path
+    for method, path, body in CHANGES:
+        assert client.request(method, path, json=body).status_code == 401, path
+        assert client.request(method, path, json=body, headers=bearer(ADMIN)).status_code in (200, 204), path
+
+
+def test_an_admin_key_alone_leaves_asking_open(serve) -> None:
+    client = serve(admin_keys=SecretStr(ADMIN))
+    assert client.post("/v1/search", json=SEARCH).status_code == 200
+    assert client.post("/v1/search", json=SEARCH, headers=bearer("wrong-key-0123456789")).status_code == 401
+    for method, path, body in CHANGES:
+        assert client.request(method, path, json=body).status_code == 401, path
+        assert client.request(method, path, json=body, headers=bearer(ADMIN)).status_code in (200, 204), path
+
+
+def test_keys_come_from_files_too(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"{CALLER}\n\n  {OTHER}  \n")
+    keys = Keys.of(settings.model_copy(update={"api_keys_file": tmp_path / "keys", "admin_keys": SecretStr(ADMIN)}))
+    assert [keys.role(key) for key in (CALLER, OTHER, ADMIN, "", None)] == [
+        "caller", "caller", "admin", None, "anybody"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("\n \n", "no key is given"), ("short\n", "1 of 1 keys are shorter than 16"), (None, "cannot be read")],
+)
+def test_keys_that_would_not_protect_are_refused_at_start(
+    settings: Settings, tmp_path: Path, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "keys").write_text(content)
+    with pytest.raises(KeyFault, match=message) as refused:
+        create_app(settings.model_copy(update={"api_keys_file": tmp_path / "keys"}))
+    assert "DSE_API_KEYS" in str(refused.value)
+    assert "short\n" not in str(refused.value)
+
+
+def test_keys_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSE_API_KEYS", CALLER)
+    monkeypatch.setenv("DSE_ADMIN_KEYS", "")
+    settings = Settings()
+    assert CALLER not in repr(settings) + str(settings.model_dump())
+    assert settings.admin_keys is None
+    assert CALLER not in repr(Keys.of(settings))
+
+
+@pytest.mark.parametrize(
+    ("host", "others"),
+    [("127.0.0.1", False), ("127.9.9.9", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True),
+     ("10.1.2.3", True), ("search.example.org", True)],
+)  # fmt: skip
+def test_which_addresses_others_can_reach(host: str, others: bool) -> None:
+    assert exposed(host) is others
+
+
+def test_pages_of_other_origins_may_call_only_where_allowed(serve, settings: Settings) -> None:
+    origin, ask = "https://app.example", {"Access-Control-Request-Method": "POST"}
+    closed = TestClient(create_app(settings))
+    assert "access-control-allow-origin" not in closed.get("/readyz", headers={"Origin": origin}).headers
+    assert closed.options("/v1/search", headers={"Origin": origin} | ask).status_code == 405
+    opened = serve(cors_origins=f"{origin}, https://other.example", api_keys=SecretStr(CALLER))
+    asked = ask | {"Access-Control-Request-Headers": "authorization,content-type"}
+    preflight = opened.options("/v1/search", headers={"Origin": origin} | asked)
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, origin)
+    refused = opened.post("/v1/search", json=SEARCH, headers={"Origin": origin})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
+    stranger = opened.post("/v1/search", json=SEARCH, headers={"Origin": "https://evil.example"} | bearer(CALLER))
+    assert "access-control-allow-origin" not in stranger.headers

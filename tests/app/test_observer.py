@@ -1,0 +1,262 @@
+"""What is written down and counted of requests; and how a request ends that nobody waits for, or that is too many."""
+
+import asyncio
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import logs
+from app.admission import Admission
+from app.batching import Queues
+from app.calls import CALL, Call, stage
+from app.errors import ServiceError
+from app.main import create_app
+from app.observer import Observer
+from app.settings import Settings
+
+SECRET = "zanzibar"
+
+
+@pytest.fixture
+def served(settings: Settings) -> TestClient:
+    return TestClient(create_app(settings), raise_server_exceptions=False)
+
+
+def samples(client: TestClient) -> dict[str, dict[tuple[str, ...], float]]:
+    """Values by name, and by labels' values in order of their names."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            labels = tuple(value for _, value in sorted(sample.labels.items()))
+            found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+# Ids and lines
+
+
+def test_an_id_is_taken_over_if_sane_and_else_made(served: TestClient) -> None:
+    assert served.get("/livez", headers={"X-Request-Id": "trace-1.a:b"}).headers["x-request-id"] == "trace-1.a:b"
+    made = {
+        served.get("/livez", headers={"X-Request-Id": bad}).headers["x-request-id"] for bad in ("", "a b", "x" * 129)
+    }
+    assert len(made) == 3
+    assert all(re.fullmatch("[0-9a-f]{32}", id_) for id_ in made)
+    assert "x-request-id" in served.get("/nothing").headers
+
+
+def test_a_line_a_request_without_its_texts(served: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    served.post("/v1/search", json={"query": SECRET}, headers={"X-Request-Id": "one"})
+    served.post("/v1/similarity", json={"pairs": [[SECRET, 5]]})
+    served.get(f"/v1/documents/{SECRET}")
+    served.get(f"/{SECRET}?q={SECRET}")
+    served.get("/readyz")
+    lines = [record for record in caplog.records if record.name == "dse.access"]
+    formatted = [json.loads(logs.JsonLines().format(record)) for record in lines]
+    seen = [(line["method"], line["route"], line["status"]) for line in formatted]
+    assert seen == [
+        ("POST", "/v1/search", 200),
+        ("POST", "/v1/similarity", 422),
+        ("GET", "/v1/documents/{id:path}", 404),
+        ("GET", "unknown", 404),
+    ]
+    assert formatted[0]["tokens"] == 2 + len(SECRET)
+    assert 0 <= formatted[0]["batch_wait_ms"] < formatted[0]["ms"]
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("dse")]
+    assert SECRET not in json.dumps(formatted) + " ".join(ours)
+
+
+def test_a_failure_is_logged_with_the_id_that_its_answer_carries(settings: Settings, capsys: Any) -> None:
+    app = create_app(settings)
+
+    @app.get("/boom")
+    def boom() -> None:
+        raise RuntimeError("bang")
+
+    before = logging.getLogger().handlers[:]
+    try:
+        logs.install("json")
+        answer = TestClient(app, raise_server_exceptions=False).get("/boom", headers={"X-Request-Id": "mine"})
+    finally:
+        logging.basicConfig(handlers=before, force=True, level=logging.WARNING)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine")
+    failed = next(line for line in lines if "exception" in line)
+    assert (failed["request_id"], failed["level"]) == ("mine", "error")
+    assert "RuntimeError: bang" in failed["exception"]
+    assert [line["status"] for line in lines if line["logger"] == "dse.access"] == [500]
+
+
+def test_a_text_line_is_one_line() -> None:
+    record = logging.LogRecord("dse", logging.INFO, "", 0, "a\nb %s", ("c\r",), None)
+    record.facts = {"status": 200}
+    assert logs.TextLines().format(record).endswith(r"INFO dse a\nb c\r status=200")
+
+
+# Metrics
+
+
+def test_requests_stages_batches_and_the_index_are_counted(served: TestClient) -> None:
+    for query in ("listen", "stone"):
+        served.post("/v1/search", json={"query": query})
+    served.post("/v1/search", json={})
+    found = samples(served)
+    assert found["dse_requests_total"] == {("POST", "/v1/search", "200"): 2, ("POST", "/v1/search", "422"): 1}
+    assert found["dse_request_seconds_count"] == {("/v1/search",): 3}
+    stages = found["dse_stage_seconds_count"]
+    assert stages == {(name,): 2 for name in ("tokenize", "queue", "inference", "candidates", "scores")}
+    assert found["dse_batch_tokens_sum"][("tiny-student",)] == (6 + 2) + (5 + 2)
+    assert found["dse_batch_texts_count"][("tiny-student",)] == 2
+    assert found["dse_queue_tokens"] == {("tiny-student",): 0, ("tiny-teacher",): 0}
+    assert found["dse_worker_up"] == {("tiny-student",): 1, ("tiny-teacher",): 1}
+    assert (found["dse_index_generation"], found["dse_index_documents"]) == ({(): 1}, {(): 10})
+    assert found["process_resident_memory_bytes"][()] > 10**7
+
+
+def test_what_nobody_foresaw_has_one_label(served: TestClient) -> None:
+    for number in range(50):
+        served.get(f"/nothing/{number}")
+        served.get(f"/v1/documents/{number}")
+        served.request(f"WORD{number}", "/v1/search")
+    served.get("/ui/app.js")
+    labels = samples(served)["dse_requests_total"]
+    assert labels[("GET", "unknown", "404")] == 50
+    assert labels[("GET", "/v1/documents/{id:path}", "404")] == 50
+    assert labels[("unknown", "/v1/search", "405")] == 50
+    assert len(labels) == 4, labels
+
+
+# Readiness
+
+
+def test_a_dead_worker_is_not_ready_and_still_alive(served: TestClient) -> None:
+    queues: Queues = served.app.state.service.queues  # type: ignore[attr-defined]
+    queues.all[0]._die()
+    answer = served.get("/readyz")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "not_ready")
+    assert "the worker of tiny-student died" in answer.json()["error"]["message"]
+    assert served.get("/livez").status_code == 200
+    refused = served.post("/v1/search", json={"query": "a"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert samples(served)["dse_worker_restarts_total"][("tiny-student",)] == 1
+
+
+# Deadline, hanging up, too many
+
+
+def test_past_the_deadline_nothing_more_is_done(settings: Settings) -> None:
+    hurried = TestClient(create_app(settings.model_copy(update={"timeout": 1e-9})))
+    answer = hurried.post("/v1/search", json={"query": "listen"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout")
+    assert "(DSE_TIMEOUT)" in answer.json()["error"]["message"]
+
+
+def test_a_stage_is_not_begun_for_a_client_who_left() -> None:
+    CALL.set(Call("a", timeout=9, gone=True))
+    with pytest.raises(ServiceError), stage("candidates"):
+        pytest.fail("it began")
+    CALL.set(None)
+    with stage("candidates"):
+        pass
+
+
+POST = {"type": "http", "method": "POST", "path": "/v1/search", "headers": []}
+
+
+class Uncounted:
+    """Metrics that nobody reads."""
+
+    def answered(self, *facts: Any) -> None:
+        self.facts = facts
+
+
+def test_a_client_who_hangs_up_is_noticed_while_the_answer_is_made() -> None:
+    hung_up = asyncio.Event()
+    seen: list[bool] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        call = CALL.get()
+        assert call is not None
+        seen.append(call.gone)
+        hung_up.set()
+        await asyncio.sleep(0.01)
+        seen.append(call.gone)
+        assert (await receive())["type"] == "http.disconnect"
+
+    body = iter([True, True, False])
+
+    async def receive() -> dict[str, Any]:
+        if (more := next(body, None)) is not None:
+            return {"type": "http.request", "body": b"x", "more_body": more}
+        await hung_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        pytest.fail("nothing was answered")
+
+    asyncio.run(Observer(application, Uncounted(), 9)(dict(POST), receive, send))  # type: ignore[arg-type]
+    assert seen == [False, True]
+
+
+def test_only_so_many_are_let_in_and_the_others_told_when_to_return() -> None:
+    async def scenario() -> list[tuple[int, bytes]]:
+        leave, inside = asyncio.Event(), 0
+        answers: list[tuple[int, bytes]] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            nonlocal inside
+            inside += 1
+            await leave.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                answers.append((message["status"], dict(message["headers"]).get(b"retry-after", b"")))
+
+        async def receive() -> Any:
+            pytest.fail("the body of what is refused was read")
+
+        gate = Admission(application, 2, Queues())
+
+        def ask(path: str) -> asyncio.Task[None]:
+            return asyncio.ensure_future(gate(POST | {"path": path}, receive, send))  # type: ignore[arg-type]
+
+        first = [ask("/v1/search") for _ in range(2)]
+        await asyncio.sleep(0)
+        await ask("/v1/search")
+        probe = ask("/readyz")
+        await asyncio.sleep(0)
+        assert inside == 3
+        leave.set()
+        await asyncio.gather(*first, probe)
+        await ask("/v1/search")
+        return answers
+
+    assert asyncio.run(scenario()) == [(429, b"1"), (200, b""), (200, b""), (200, b""), (200, b"")]
+
+
+# Documentation
+
+
+def test_every_metric_of_the_dashboard_is_there(served: TestClient) -> None:
+    served.post("/v1/search", json={"query": "listen"})
+    there = samples(served)
+    root = Path(__file__).parents[2]
+    dashboard = json.loads((root / "deploy/grafana.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    asked = {name for query in queries for name in re.findall(r"\b(?:dse|process)_\w+", query)}
+    assert len(asked) > 12
+    assert asked - there.keys() == set()
+    documented = set(re.findall(r"`((?:dse|process)_\w+)`", (root / "docs/operations.md").read_text()))
+    assert documented - there.keys() - {name.removesuffix("_count") for name in there} == set()
+    ours = {name for name in there if name.startswith("dse_") and not name.endswith(("_bucket", "_sum", "_created"))}
+    assert {name.removesuffix("_count") for name in ours} - documented == set()
