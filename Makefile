@@ -21,8 +21,8 @@ test: setup-dev ## set up with the training extra and run every test
 
 SOAK ?= 600
 
-soak: setup-dev ## kill every writer at every system call, then at random times for SOAK seconds each (needs strace)
-	DSE_SOAK=$(SOAK) $(VENV)/bin/python -m pytest tests/index/test_crashes.py
+soak: setup-dev ## kill every writer at every system call, then at random times for SOAK seconds each (needs strace); overload
+	DSE_SOAK=$(SOAK) $(VENV)/bin/python -m pytest tests/index/test_crashes.py tests/app/test_live.py
 
 check: setup-dev ## format, lint, types, import rules and tests, as CI runs them
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check

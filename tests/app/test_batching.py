@@ -64,7 +64,7 @@ def queue(graph: Graph) -> Iterator[Queue]:
 
 
 @pytest.fixture
-def ask(queue: Queue) -> Iterator[Callable[..., Future[NDArray[Any]]]]:
+def ask(queue: Queue, graph: Graph) -> Iterator[Callable[..., Future[NDArray[Any]]]]:
     """Ask the queue in a thread of its own; returns once the texts wait there."""
     with ThreadPoolExecutor(64) as pool:
 
@@ -77,6 +77,7 @@ def ask(queue: Queue) -> Iterator[Callable[..., Future[NDArray[Any]]]]:
             return future
 
         yield ask
+        graph.open.set()
 
 
 def until(condition: Callable[[], bool], seconds: float = 5) -> None:

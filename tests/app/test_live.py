@@ -26,7 +26,7 @@ def question(pairs: int = 8) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("live"), max_requests=16) as server:
+    with serving(tmp_path_factory.mktemp("live"), max_requests=16, timeout=300) as server:
         yield server
 
 
