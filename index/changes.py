@@ -202,8 +202,8 @@ class ChangeLog:
         if not extent.dropped_through <= through <= extent.last:
             raise IndexFault(
                 f"{self.path} holds the changes {extent.dropped_through + 1} to {extent.last}, and a generation that "
-                f"holds those through {through} does not fit it: what was changed after it began has been folded into "
-                "the live generation; begin again from there (dse index build --fresh)"
+                f"holds those through {through} does not fit it: what was changed after it began would be lost (a "
+                "restored backup?); begin again from the live generation (dse index build --fresh)"
             )
         query = "SELECT DISTINCT encoder, length(vector) / 4 FROM changes WHERE sequence > ? AND vector IS NOT NULL"
         with self._faults():

@@ -17,6 +17,7 @@ from index.documents import Document
 from index.generations import CURRENT, Generation, live_home, new_generation
 from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault, Verify
 from index.nearest import HeadVectors
+from index.shards import replaced_through
 from index.view import View
 
 log = logging.getLogger("dse")
@@ -251,11 +252,15 @@ class LiveIndex:
             self._seen, self._refused = stamp, None
 
     def _drop_folded(self) -> None:
-        """Forget the changes that the live generation holds. They are passed over when read, wherever they are."""
+        """Forget the changes that the live generation holds, but for those that an unfinished build will need.
+
+        They are passed over when read, wherever they are.
+        """
         try:
             changes = self._writer()
             with changes.transaction():
-                changes.drop(self.view().manifest.changes_through)
+                folded, needed_after = self.view().manifest.changes_through, replaced_through(self.folder)
+                changes.drop(folded if needed_after is None else min(folded, needed_after))
         except IndexFault as error:
             log.warning("the changes that were folded in are still in the log: %s", error)
 
