@@ -551,6 +551,8 @@ def test_a_service_of_the_encoder_before_goes_on_serving_and_may_not_write(folde
         assert contents(live.view()) == WORDS | {"f": "tinsel"}
         with pytest.raises(ReadOnlyFault, match=r"built with encoder other .*can no longer be changed"):
             upsert(live, {"g": "google"})
+        assert live.stays_because is not None
+        assert "was built with encoder other" in live.stays_because
         with pytest.raises(ReadOnlyFault, match="built with encoder other"):
             live.reload()
         with LiveIndex.open(folder, other, writable=True) as theirs:
@@ -559,6 +561,7 @@ def test_a_service_of_the_encoder_before_goes_on_serving_and_may_not_write(folde
         assert contents(live.view()) == WORDS | {"f": "tinsel"}
         build_letters(folder, {"z": "again"})
         assert contents(live.view()) == {"z": "again"}
+        assert live.stays_because is None
 
 
 @pytest.mark.parametrize(
@@ -676,6 +679,98 @@ def test_a_generation_older_than_the_log_is_refused(folder: Path) -> None:
     (folder / "CURRENT").write_text("000001\n")
     with pytest.raises(IndexFault, match="begins after change 3, but 000001 holds the changes through 0 only"):
         open_live(folder)
+
+
+def copy_of_log(folder: Path, path: Path) -> Path:
+    with closing(ChangeLog(folder / CHANGES_FILE, writable=False)) as log:
+        log.copy(path)
+    return path
+
+
+def test_a_log_that_vanishes_from_under_a_service_is_noticed(tmp_path: Path, folder: Path) -> None:
+    with open_live(folder) as live, open_live(folder, writable=False) as reader:
+        upsert(live, {"f": "tinsel"})
+        assert contents(reader.view()) == WORDS | {"f": "tinsel"}
+        (folder / CHANGES_FILE).rename(tmp_path / "away")
+        for refused in (live.view, reader.view, lambda: upsert(live, {"g": "google"}), live.compact, live.reload):
+            with pytest.raises(IndexFault, match=r"changes\.sqlite (has been removed|is missing)"):
+                refused()
+        assert not (folder / CHANGES_FILE).exists()  # none that is empty takes its place
+        assert contents(reader.reload()) == WORDS  # a replica may be told to do without
+        (tmp_path / "away").rename(folder / CHANGES_FILE)
+        assert contents(live.view()) == contents(reader.view()) == WORDS | {"f": "tinsel"}
+        assert upsert(live, {"g": "google"}) == ["created"]
+
+
+@pytest.mark.parametrize("later", [0, 1, 5])
+def test_a_log_of_another_history_is_refused_until_it_is_wanted(tmp_path: Path, folder: Path, later: int) -> None:
+    """A backup takes its place, and others may have written to that already: fewer changes, as many, or more."""
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+        backup = copy_of_log(folder, tmp_path / "backup")
+        upsert(live, {"g": "google"})
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    shutil.copy(backup, tmp_path / "elsewhere" / CHANGES_FILE)
+    with open_live(tmp_path / "elsewhere") as other:
+        for n in range(later):
+            upsert(other, {f"later{n}": "later"})
+    there = WORDS | {"f": "tinsel"} | {f"later{n}": "later" for n in range(later)}
+    with open_live(folder) as live, open_live(folder, writable=False) as reader:
+        assert contents(live.view()) == contents(reader.view()) == WORDS | {"f": "tinsel", "g": "google"}
+        for leftover in folder.glob(f"{CHANGES_FILE}-*"):
+            leftover.unlink()
+        (tmp_path / "elsewhere" / CHANGES_FILE).replace(folder / CHANGES_FILE)
+        for _ in range(2):
+            for refused in (live.view, reader.view, lambda: upsert(live, {"h": "hello"}), live.compact):
+                with pytest.raises(
+                    IndexFault, match=r"changes\.sqlite (ends with change 1|is not the log that was read)"
+                ):
+                    refused()
+        assert contents(live.reload()) == contents(reader.reload()) == there
+        assert upsert(live, {"h": "hello"}) == ["created"]
+        assert contents(reader.view()) == there | {"h": "hello"}
+
+
+def test_a_log_that_lacks_what_this_handle_wrote_last_is_refused(tmp_path: Path, folder: Path) -> None:
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+        backup = copy_of_log(folder, tmp_path / "backup")
+        live.view()
+        upsert(live, {"g": "google"})  # acknowledged, and not looked at since
+        (folder / f"{CHANGES_FILE}-wal").unlink()
+        backup.replace(folder / CHANGES_FILE)
+        with pytest.raises(IndexFault, match="is not the log that was read: it lacks change 2, or has another"):
+            live.view()
+
+
+def test_a_log_that_goes_on_from_what_was_read_may_take_its_place(tmp_path: Path, folder: Path) -> None:
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+    with open_live(folder) as live, open_live(folder, writable=False) as reader:
+        contents(live.view()), contents(reader.view())
+        copy_of_log(folder, tmp_path / "copy").replace(folder / CHANGES_FILE)
+        assert contents(live.view()) == WORDS | {"f": "tinsel"}
+        upsert(live, {"g": "google"})
+        assert contents(reader.view()) == WORDS | {"f": "tinsel", "g": "google"}
+    with open_live(folder) as live:
+        assert contents(live.view()) == WORDS | {"f": "tinsel", "g": "google"}
+
+
+def test_a_log_that_is_replaced_while_it_is_written_acknowledges_nothing(
+    tmp_path: Path, folder: Path, monkeypatch
+) -> None:
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+        copy = copy_of_log(folder, tmp_path / "copy")
+        append = ChangeLog.append
+
+        def replaced_meanwhile(log: ChangeLog, *arguments) -> None:
+            append(log, *arguments)
+            copy.replace(folder / CHANGES_FILE)
+
+        monkeypatch.setattr(ChangeLog, "append", replaced_meanwhile)
+        with pytest.raises(IndexFault, match="was replaced while it was written"):
+            upsert(live, {"g": "google"})
 
 
 def test_changes_that_were_folded_but_not_dropped_are_passed_over(folder: Path, monkeypatch) -> None:
