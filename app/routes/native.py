@@ -100,9 +100,10 @@ def compare(
     if request.candidates is not None:
         view = partial(view_of_candidates, student, query, request.candidates)
     elif service.index is not None:
+        wanted = None if request.filter is None else parse_filter(request.filter)
         index = service.index.view()
         depth = settings.depth_for(index.manifest.depth)
-        view = partial(view_of_index, student, index, query, request.k, depth)
+        view = partial(view_of_index, student, index, query, request.k, depth, wanted)
     else:
         raise ServiceError(404, "no index is loaded: give candidates, or start dse serve with --index DIR")
     found = compare_views(query, view, teacher.scorer)
