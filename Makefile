@@ -21,8 +21,9 @@ test: setup-dev ## set up with the training extra and run every test
 
 SOAK ?= 600
 
-soak: setup-dev ## kill every writer at every system call, then at random times for SOAK seconds each (needs strace); overload
-	DSE_SOAK=$(SOAK) $(VENV)/bin/python -m pytest tests/index/test_crashes.py tests/app/test_live.py
+soak: setup-dev ## kill every writer at every system call, then at random times for SOAK seconds in all (needs strace); overload
+	DSE_SOAK=$(SOAK) DSE_SOAK_REPORT=build/soak.json $(VENV)/bin/python -m pytest tests/index/test_crashes.py tests/app/test_live.py; \
+		result=$$?; cat build/soak.json; exit $$result
 
 check: setup-dev ## format, lint, types, import rules and tests, as CI runs them
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check

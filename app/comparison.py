@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.answers import score
 from app.retriever import CandidateSearch, HeadScorer, PairReader, Retriever
+from index.filters import Filter
 from model.bundle import Student
 
 ROWS_PER_BLOCK = 256
@@ -31,11 +32,13 @@ def view_of_candidates(student: Student, query: str, candidates: Sequence[str], 
     return StudentView(candidates, [None] * len(candidates), answers.logits, bool(answers.truncated.any()))
 
 
-def view_of_index(student: Student, index: CandidateSearch, query: str, k: int, depth: int) -> StudentView:
-    """The student's ``k`` best hits in an index."""
+def view_of_index(
+    student: Student, index: CandidateSearch, query: str, k: int, depth: int, filter: Filter | None = None
+) -> StudentView:
+    """The student's ``k`` best hits in an index, of the documents that a filter lets through."""
     retriever = Retriever(student.encoder, index)
     embedded = retriever.queries([query])[0]
-    hits = retriever.search(embedded, k, depth, HeadScorer(student.head, student.score)).hits
+    hits = retriever.search(embedded, k, depth, HeadScorer(student.head, student.score), filter).hits
     return StudentView(
         [hit.document.text for hit in hits],
         [hit.document.id for hit in hits],

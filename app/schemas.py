@@ -79,15 +79,20 @@ class SimilarityResponse(BaseModel):
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
+Filter = Annotated[
+    dict[str, Any] | None,
+    Field(
+        description="which documents may be found, by their metadata; the language is described in docs/index.md",
+        examples=[{"lang": "en", "year": {"$gte": 2020}, "tags": {"$in": ["news", "sport"]}}],
+    ),
+]
+
+
 class _Search(Request):
     k: Count = Field(10, description="hits to answer")
     depth: Count | None = Field(None, description="candidates to score; at least k; default: the service's")
     rerank: Rerank = Field("head", description="who scores the candidates")
-    filter: dict[str, Any] | None = Field(
-        None,
-        description="which documents may be found, by their metadata; the language is described in docs/index.md",
-        examples=[{"lang": "en", "year": {"$gte": 2020}, "tags": {"$in": ["news", "sport"]}}],
-    )
+    filter: Filter = None
 
 
 class SearchRequest(_Search):
@@ -140,6 +145,13 @@ class CompareRequest(Request):
     query: Text
     candidates: list[Text] | None = Field(None, min_length=1)
     k: Count = 10
+    filter: Filter = None
+
+    @model_validator(mode="after")
+    def _filter_of_the_index(self) -> Self:
+        if self.candidates is not None and self.filter is not None:
+            raise ValueError("a filter chooses among the documents of the index: give either candidates or a filter")
+        return self
 
 
 class Standing(BaseModel):
@@ -196,6 +208,9 @@ class IndexResponse(BaseModel):
     created: str | None
     changes_pending: int = Field(description="changes that are searched, and not yet folded into the generation")
     read_only: bool = Field(description="writes are answered with 409")
+    stays_because: str | None = Field(
+        description="why a generation that was published since is not searched, but the one before; null: it is"
+    )
 
 
 class DocumentBody(BaseModel):

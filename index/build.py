@@ -167,6 +167,7 @@ class _Rows:
         self._awaited: deque[tuple[int, NDArray[np.uint8]]] = deque()  # number and digests of shards to embed
         self._expected: int | None = None
         self._broken: SourceError | None = None
+        self._places = _Places()
 
     def write(self, documents: Iterable[SourcedDocument]) -> None:
         """All of them: documents into a file that is not yet durable, embeddings into shards that are.
@@ -202,11 +203,12 @@ class _Rows:
             try:
                 writer.append([sourced.document])
             except DuplicateId as error:
-                reason = f"id {error.id!r} is already that of document {error.first + 1} of the input"
+                reason = f"id {error.id!r} is already that of {self._places[error.first]}"
                 if self._rejects is None:
                     raise SourceError(f"{sourced.place}: {reason}") from error
                 self._rejects.add(sourced.place, reason, sourced.line)
                 continue
+            self._places.append(sourced.place)
             yield sourced
 
     def _batches(self, accepted: Iterator[SourcedDocument]) -> Iterator[list[str]]:
@@ -268,3 +270,20 @@ class _Rows:
         self._watcher.needs(needed)
         written = sum(path.stat().st_size for path in self._work.folder.iterdir())
         check_disk(self._work.folder, needed, written)
+
+
+class _Places:
+    """Where the document of each row came from, for messages; in a temporary file, for there may be many."""
+
+    def __init__(self) -> None:
+        self._connection = sqlite3.connect("", isolation_level=None)  # a file without a name, gone with the connection
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("CREATE TABLE places (row INTEGER PRIMARY KEY, place TEXT NOT NULL)")
+        self._connection.execute("BEGIN")
+
+    def append(self, place: str) -> None:
+        self._connection.execute("INSERT INTO places (place) VALUES (?)", (place,))
+
+    def __getitem__(self, row: int) -> str:
+        found = self._connection.execute("SELECT place FROM places WHERE row = ?", (row + 1,)).fetchone()
+        return str(found[0])

@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.manifest import IndexFault
+from index.manifest import IndexFault, RecipeFault
 from index.recipes import ROWS_PER_ADD, core_of, is_graph, number_of_lists, training_rows, untrained
 
 _library: Any = faiss  # its stubs do not know what its Python layer adds to constructors
@@ -46,7 +46,7 @@ class CandidateIndex:
             transform: from (some, dim) embeddings to the (some, width) vectors to index.
 
         Raises:
-            IndexFault: not a recipe of :func:`index.recipes.untrained`, or FAISS cannot build it over these rows.
+            RecipeFault: not a recipe of :func:`index.recipes.untrained`, or FAISS cannot build it over these rows.
         """
         rows = len(embeddings)
         width = transform(np.zeros((1, embeddings.shape[1]), np.float32)).shape[1]
@@ -61,7 +61,7 @@ class CandidateIndex:
                     built.add(_contiguous(transform(embeddings[start : start + ROWS_PER_ADD])))
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
-            raise IndexFault(
+            raise RecipeFault(
                 f"FAISS cannot build {recipe!r} over {rows:,} rows of {width}: {reason}; choose another --recipe"
             ) from error
         return cls(built)

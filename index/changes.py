@@ -65,6 +65,7 @@ class ChangeLog:
         self.path = path
         self._busy_seconds = busy_seconds
         self._lock = threading.RLock()
+        self._identity = _identity(path)
         with self._faults():
             self._connection = self._connect("rw" if writable else "ro")
             try:
@@ -110,6 +111,17 @@ class ChangeLog:
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
+
+    def in_place(self) -> bool:
+        """Is the file that was opened still the one of its name?"""
+        return _identity(self.path) == self._identity
+
+    def digest(self, sequence: int) -> bytes | None:
+        """The digest of one change; None if the log does not hold it."""
+        with self._lock, self._faults():
+            query = "SELECT digest FROM changes WHERE sequence = ?"
+            row = self._connection.execute(query, (sequence,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def version(self) -> int:
         """A number that is another one as soon as a different connection, of any process, has written."""
@@ -202,8 +214,8 @@ class ChangeLog:
         if not extent.dropped_through <= through <= extent.last:
             raise IndexFault(
                 f"{self.path} holds the changes {extent.dropped_through + 1} to {extent.last}, and a generation that "
-                f"holds those through {through} does not fit it: what was changed after it began has been folded into "
-                "the live generation; begin again from there (dse index build --fresh)"
+                f"holds those through {through} does not fit it: what was changed after it began would be lost (a "
+                "restored backup?); begin again from the live generation (dse index build --fresh)"
             )
         query = "SELECT DISTINCT encoder, length(vector) / 4 FROM changes WHERE sequence > ? AND vector IS NOT NULL"
         with self._faults():
@@ -267,6 +279,15 @@ def publication(folder: Path, manifest: GenerationManifest, first: bool) -> Iter
         ChangeLog.create(path, manifest.changes_through)
     with closing(ChangeLog(path, writable=True)) as log, log.transaction():
         yield log
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Another one for another file of the same name; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -1,8 +1,10 @@
 """How do changes become part of a generation? Written out row by row, with vectors that are already there."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +14,13 @@ from index.columns import write_columns
 from index.documents import Documents, DocumentsWriter
 from index.finish import SearchWanted, make_search, write_manifest
 from index.generations import CANDIDATES_FILE, DOCUMENTS_FILE, EMBEDDINGS_FILE, METADATA_FILE
-from index.manifest import EncoderIdentity, GenerationManifest, IndexFault
+from index.manifest import EncoderIdentity, GenerationManifest, IndexFault, RecipeFault
 from index.nearest import HeadVectors
 from index.recall import Aim
+from index.recipes import choose_or_least
 from index.view import View
+
+log = logging.getLogger("dse")
 
 ROWS_PER_PART = 4096
 
@@ -33,7 +38,7 @@ def fold(
     Its search is tuned and proven again, to the target that was proven before, by documents.
 
     Args:
-        view: what it will hold; its recipe is kept.
+        view: what it will hold. A recipe that was named is kept while it suits the rows, else one is chosen for them.
         home: a folder to fill; files of an earlier attempt in it are replaced.
         encoder: whose vectors they are.
         dims: their width.
@@ -66,12 +71,38 @@ def _finish(
 ) -> GenerationManifest:
     embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     write_columns(home / METADATA_FILE, Documents(home / DOCUMENTS_FILE).metadata())
-    recipe, proof = view.manifest.recipe, view.manifest.proof
+    before = view.manifest
     if len(embeddings):
-        aim = Aim() if proof is None else Aim(target=proof.target, k=proof.k)
-        facts, measured = make_search(embeddings, home / CANDIDATES_FILE, recipe, SearchWanted(aim=aim, head=head))
+        facts, measured = _searched(embeddings, home / CANDIDATES_FILE, before, head)
     else:
-        # Without a row there is nothing to train a recipe on. It is kept for the generation that has rows again.
-        CandidateIndex.build(embeddings, "Flat").save(home / CANDIDATES_FILE)
-        facts, measured = {"recipe": recipe, "proof": proof, "head": None if head is None else head.identity}, {}
-    return write_manifest(home, encoder, facts | {"depth": view.manifest.depth}, view.through, measured, started)
+        # Without a row there is nothing to choose or to prove. What was wanted is kept for when there are rows again.
+        transform = (lambda rows: rows) if head is None else head.candidates
+        CandidateIndex.build(embeddings, "Flat", transform).save(home / CANDIDATES_FILE)
+        kept = {"named": before.named, "memory": before.memory, "proof": before.proof}
+        facts, measured = {"recipe": "Flat", "head": None if head is None else head.identity} | kept, {}
+    if "build" in before.measured:  # whose work folder may still be there, and is done with
+        measured["build"] = before.measured["build"]
+    return write_manifest(home, encoder, facts | {"depth": before.depth}, view.through, measured, started)
+
+
+def _searched(
+    embeddings: NDArray[np.float32], path: Path, before: GenerationManifest, head: HeadVectors | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The search of a generation after another: by the recipe that was named, or by one for as many rows as there are.
+
+    A named recipe may suit the rows no longer: so few cannot be put into so many lists, or cannot train codes. Then,
+    rather than that deletes keep an index from ever being compacted, one is chosen; the next compaction tries again.
+    """
+    wanted = SearchWanted(
+        aim=Aim() if before.proof is None else Aim(target=before.proof.target, k=before.proof.k), head=head
+    )
+    if before.named is not None:
+        try:
+            facts, measured = make_search(embeddings, path, before.named, wanted)
+            return facts | {"memory": before.memory}, measured
+        except RecipeFault as fault:
+            log.warning("%s is left for now, and a recipe chosen by the number of documents: %s", before.named, fault)
+    rows, dims = embeddings.shape
+    chosen = choose_or_least(rows, wanted.width(dims), before.memory).recipe
+    facts, measured = make_search(embeddings, path, chosen, wanted)
+    return facts | {"named": before.named, "memory": before.memory}, measured

@@ -83,7 +83,8 @@ def make_search(
         What a manifest says of it, and what was measured of it, which is another each time.
 
     Raises:
-        IndexFault: it cannot be built, does not fit into the memory, or is not proven.
+        IndexFault: it does not fit into the memory, or cannot be written.
+        RecipeFault: it cannot be built, or is not proven; another recipe might.
     """
     planned = wanted.plan(recipe, *embeddings.shape)
     stage(f"building {planned}")
@@ -95,6 +96,8 @@ def make_search(
     proven = prove(nearest, planned.recipe, path.stat().st_size, wanted.aim, stage)
     facts = {
         "recipe": planned.recipe,
+        "named": recipe,
+        "memory": wanted.memory,
         "search": dict(proven.tuning.search),
         "refine": proven.tuning.refine,
         "depth": proven.depth,

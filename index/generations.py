@@ -239,6 +239,19 @@ def last_change(folder: Path) -> int:
     return 0 if live is None else live.changes_through
 
 
+def dropped_through(folder: Path) -> int:
+    """The last change that the log of an index no longer holds; what is being dropped right now is waited for.
+
+    Raises:
+        BusyFault: another process writes for longer than that takes.
+        IndexFault: the change log is damaged, or cannot be written.
+    """
+    if not (folder / CHANGES_FILE).exists():
+        return 0
+    with closing(ChangeLog(folder / CHANGES_FILE, writable=True)) as log, log.transaction():
+        return log.extent().dropped_through
+
+
 @contextmanager
 def new_generation(folder: Path, settle: Callable[[Path], None] | None = None, patience: float = 0) -> Iterator[Path]:
     """A folder to fill; on leaving it without an error it becomes the live generation, in one step.

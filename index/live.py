@@ -17,6 +17,7 @@ from index.documents import Document
 from index.generations import CURRENT, Generation, live_home, new_generation
 from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault, Verify
 from index.nearest import HeadVectors
+from index.shards import replaced_through
 from index.view import View
 
 log = logging.getLogger("dse")
@@ -51,6 +52,8 @@ class LiveIndex:
         self._seen: Stamp | None = stamp  # CURRENT when it was last followed
         self._refused: IndexFault | None = None  # why the generation it names is not the one in the view
         self._version = -1  # of the log when it was last read
+        self._known: tuple[int, bytes] | None = None  # the last change that was read or written, and its digest
+        self._replaced: list[ChangeLog] = []  # logs that another file took the place of, closed at the end
         self._view = View.of(generation)
 
     @classmethod
@@ -99,10 +102,11 @@ class LiveIndex:
         """The state as of now: what any process has written before this call is in it.
 
         Raises:
-            IndexFault: the change log is damaged, or has been replaced by an older one.
+            IndexFault: the change log is damaged, gone, or has been replaced by one that does not hold what was read.
         """
         wait = False
         while True:
+            self._check_log()
             self._follow(wait)
             with self._state:
                 if self._refused is not None:
@@ -114,6 +118,11 @@ class LiveIndex:
                     if _stamp(self.folder) == self._seen:
                         raise IndexFault(str(behind)) from behind
             wait = True
+
+    @property
+    def stays_because(self) -> str | None:
+        """Why the generation that is live now is not served here, and the one before cannot be changed; None: it is."""
+        return None if self._refused is None else str(self._refused)
 
     @property
     def latest(self) -> View:
@@ -190,21 +199,26 @@ class LiveIndex:
         return self.view()
 
     def reload(self) -> View:
-        """Take up the generation that is live now.
+        """Take up the generation that is live now, and the log that is there, be it another than was read.
 
         Raises:
-            IndexFault: it cannot be opened, or is of another encoder; what was served before still is.
+            IndexFault: one of them cannot be opened, or is of another encoder; what was served before still is.
         """
         with self._state:
             if self._refused is not None:
                 self._seen = None  # try that one again
+            if self._reading is not None and not self._continues(self._reading):
+                if self.writable and not self._reading.path.exists():
+                    self._check_log()
+                self._reading.close()
+                self._reading, self._known, self._version, self._seen = None, None, -1, None
         self._follow(wait=True)
         self._check_followed()
         return self.view()
 
     def close(self) -> None:
         """Let go of the change log."""
-        for opened in (self._reading, self._writing):
+        for opened in (self._reading, self._writing, *self._replaced):
             if opened is not None:
                 opened.close()
 
@@ -251,11 +265,15 @@ class LiveIndex:
             self._seen, self._refused = stamp, None
 
     def _drop_folded(self) -> None:
-        """Forget the changes that the live generation holds. They are passed over when read, wherever they are."""
+        """Forget the changes that the live generation holds, but for those that an unfinished build will need.
+
+        They are passed over when read, wherever they are.
+        """
         try:
             changes = self._writer()
             with changes.transaction():
-                changes.drop(self.view().manifest.changes_through)
+                folded, needed_after = self.view().manifest.changes_through, replaced_through(self.folder)
+                changes.drop(folded if needed_after is None else min(folded, needed_after))
         except IndexFault as error:
             log.warning("the changes that were folded in are still in the log: %s", error)
 
@@ -265,6 +283,39 @@ class LiveIndex:
                 f"the live generation of {self.folder} cannot be served here ({self._refused}); the one before still "
                 "is, and can no longer be changed"
             )
+
+    def _check_log(self) -> None:
+        """Look whether the log is still the file that was read; if it is another, go on with that if it goes on."""
+        with self._state:
+            if self._reading is None or self._reading.in_place():
+                return
+            path, folded = self._reading.path, self._view.manifest.changes_through
+            if not path.exists():
+                through = max(self._view.through, self._known[0] if self._known else 0)
+                raise IndexFault(
+                    f"{path} has been removed while it was open; it held changes through {through}, and "
+                    f"{self._view.name} holds those through {folded} only: put it back, or restore {self.folder} from "
+                    "a copy and have that taken up (POST /v1/index/reload, or start again)"
+                )
+            log.warning("%s is another file than the one that was open", path)
+            opened = ChangeLog(path, writable=False, busy_seconds=self._busy_seconds)
+            self._replaced.append(self._reading)
+            self._reading, self._version = opened, -1
+
+    def _continues(self, changes: ChangeLog) -> bool:
+        """Is the last change that is known in this log, unless it is folded into a generation?"""
+        if not changes.in_place():
+            return False
+        if self._known is None:
+            return True
+        sequence, expected = self._known
+        digest = changes.digest(sequence)
+        # Looked at after the change itself, which might be dropped between the two.
+        return digest == expected or (digest is None and sequence <= changes.extent().dropped_through)
+
+    def _remember(self, sequence: int, digest: bytes | None) -> None:
+        if digest is not None and (self._known is None or self._known[0] < sequence):
+            self._known = sequence, digest
 
     def _caught_up(self, view: View, through: int | None = None) -> View:
         """A view with the changes after it, as far as ``through``."""
@@ -289,6 +340,14 @@ class LiveIndex:
                 f"{view.through} only: the generation is older (a restored backup?); restore the log and "
                 f"{self.folder / 'generations'} from the same copy"
             )
+        if not self._continues(self._reading):
+            raise IndexFault(
+                f"{path} is not the log that was read: it lacks change {self._known[0] if self._known else 0}, or has "
+                "another one (a restored backup?), and what was changed after that backup would be lost unseen. Put "
+                "the log back; or, to go on with what is there now, POST /v1/index/reload, or start again"
+            )
+        if changes:
+            self._remember(view.through + len(changes), self._reading.digest(view.through + len(changes)))
         self._version = version
         return view.after(changes)
 
@@ -296,6 +355,10 @@ class LiveIndex:
         if not self.writable:
             raise ReadOnlyFault(f"{self.folder} is opened for reading only; nothing was changed")
         with self._state:
+            if self._writing is not None and not self._writing.in_place():
+                self._check_log()
+                self._replaced.append(self._writing)  # closed at the end: another thread may be about to write
+                self._writing = None
             if self._writing is None:
                 path = self.folder / CHANGES_FILE
                 if not path.exists():
@@ -306,14 +369,24 @@ class LiveIndex:
     @contextmanager
     def _transaction(self) -> Iterator[tuple[View, ChangeLog]]:
         """The newest state, which stays the newest while this is held, and the log to append to."""
-        changes = self._writer()
-        while True:
+        written = False
+        while not written:
+            changes = self._writer()
             self._follow(wait=True)
             with changes.transaction():
-                if _stamp(self.folder) == self._seen:  # nobody publishes another from here on
+                # Nobody publishes another generation from here on.
+                if changes.in_place() and _stamp(self.folder) == self._seen:
                     self._check_followed()
                     yield self.view(), changes
-                    return
+                    last = changes.extent().last
+                    digest = changes.digest(last)
+                    written = True
+        if not changes.in_place():
+            raise IndexFault(
+                f"{changes.path} was replaced while it was written: what was written may be lost; do it again"
+            )
+        with self._state:
+            self._remember(last, digest)
 
 
 Stamp = tuple[int, int]

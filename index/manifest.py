@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MANIFEST = "manifest.json"
 SMALL_FILE = 2**20  # bytes: what is read in no time
@@ -24,6 +24,10 @@ class ReadOnlyFault(IndexFault):
 
 class BusyFault(IndexFault):
     """A write that waited for another process for too long; nothing of it was written."""
+
+
+class RecipeFault(IndexFault):
+    """A recipe that does not suit the rows it is to hold; another one might."""
 
 
 class EncoderIdentity(BaseModel):
@@ -83,6 +87,11 @@ class GenerationManifest(BaseModel):
     documents: Annotated[int, Field(ge=0)]
     dims: Annotated[int, Field(gt=0)]
     recipe: str
+    """What FAISS was built by."""
+    named: str | None = None
+    """What the user asked for, which ``recipe`` is unless it does not suit the rows; None: chosen by their number."""
+    memory: int | None = None
+    """Bytes that making the FAISS index may take, which a recipe that is chosen keeps to; None: as many as it needs."""
     encoder: EncoderIdentity
     files: dict[str, str]
     sizes: dict[str, int] = Field(default_factory=dict)
@@ -98,6 +107,12 @@ class GenerationManifest(BaseModel):
     changes_through: Annotated[int, Field(ge=0)] = 0
     """The last change, by its sequence number, that these documents already hold."""
     measured: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before_recipes_were_chosen_again(cls, given: Any) -> Any:
+        """Where an earlier version did not say whether a recipe was named, it is kept while it suits the rows."""
+        return {"named": given.get("recipe")} | given if isinstance(given, dict) else given
 
     @classmethod
     def read(cls, folder: Path) -> "GenerationManifest":

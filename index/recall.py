@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from index.manifest import EndToEnd, IndexFault, Proof
+from index.manifest import EndToEnd, IndexFault, Proof, RecipeFault
 from index.nearest import NearestSearch, Tuning
 
 Floats = NDArray[np.float32]
@@ -163,7 +163,7 @@ def prove(
         stage: told what is being done.
 
     Raises:
-        IndexFault: the lower bound does not reach the target; the message says what was reached, and what to do.
+        RecipeFault: the lower bound does not reach the target; the message says what was reached, and what to do.
     """
     tuned_by, trial, method = _trials(nearest, aim)
     if method == "exhaustive":
@@ -304,7 +304,7 @@ def _last_to_pass(
     return passed
 
 
-def _unproven(recipe: str, aim: Aim, recalls: NDArray[np.float64], method: Method, tuning: Tuning) -> IndexFault:
+def _unproven(recipe: str, aim: Aim, recalls: NDArray[np.float64], method: Method, tuning: Tuning) -> RecipeFault:
     count, needed = len(recalls), least_queries(aim.target)
     asked = ", ".join(f"{name} {value}" for name, value in [*tuning.search.items(), ("refine", tuning.refine)])
     reached = (
@@ -313,11 +313,11 @@ def _unproven(recipe: str, aim: Aim, recalls: NDArray[np.float64], method: Metho
         "nothing is published: "
     )
     if method == "wilson" and count < needed:
-        return IndexFault(
+        return RecipeFault(
             f"{reached}so few could not prove it if all were found: give {2 * needed:,} queries or more (half of them "
             "tune), or leave --queries out"
         )
-    return IndexFault(
+    return RecipeFault(
         f"{reached}choose a recipe that loses less (--recipe Flat is exact, SQ8 and IVF...,SQ8 nearly so), or lower "
         "--target-recall"
     )

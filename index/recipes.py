@@ -7,7 +7,7 @@ from typing import Any
 
 import faiss
 
-from index.manifest import IndexFault
+from index.manifest import IndexFault, RecipeFault
 
 FLAT_ROWS = 50_000
 """Up to here every row is looked at: exact, nothing to tune, and a few milliseconds a query."""
@@ -60,20 +60,25 @@ def choose(rows: int, dims: int, memory: int | None = None) -> Plan:
     Raises:
         IndexFault: nothing fits; the message says how much would be needed.
     """
+    chosen = choose_or_least(rows, dims, memory)
+    if memory is not None and chosen.build_bytes > memory:
+        raise IndexFault(
+            f"{rows:,} rows of {dims} do not fit into {_size(memory)}; the least that works is {chosen}: "
+            f"give --memory {chosen.build_bytes} or more, or index fewer documents"
+        )
+    return chosen
+
+
+def choose_or_least(rows: int, dims: int, memory: int | None = None) -> Plan:
+    """As :func:`choose`, but where nothing fits what takes the least memory: for rows that are there already."""
     lists = _lists_for(rows)
     half, quarter = _divisor(dims, dims // 2), _divisor(dims, dims // 4)
     wanted = [f"IVF{lists},SQ8", f"IVF{lists},PQ{half}x4fs", f"IVF{max(1, lists // 4)},PQ{quarter}x4fs"]
     if rows <= FLAT_ROWS:
         wanted.insert(0, "Flat")
     plans = [plan(recipe, rows, dims) for recipe in wanted]
-    for one in plans:
-        if memory is None or one.build_bytes <= memory:
-            return one
-    least = min(plans, key=lambda one: one.build_bytes)
-    raise IndexFault(
-        f"{rows:,} rows of {dims} do not fit into {_size(memory or 0)}; the least that works is {least}: "
-        f"give --memory {least.build_bytes} or more, or index fewer documents"
-    )
+    fitting = (one for one in plans if memory is None or one.build_bytes <= memory)
+    return next(fitting, min(plans, key=lambda one: one.build_bytes))
 
 
 def plan(recipe: str, rows: int, dims: int) -> Plan:
@@ -105,27 +110,27 @@ def untrained(recipe: str, dims: int) -> faiss.Index:
     """The empty index that a factory string describes.
 
     Raises:
-        IndexFault: FAISS cannot build it for inner products, or cannot pass over rows while it searches it.
+        RecipeFault: FAISS cannot build it for inner products, or cannot pass over rows while it searches it.
     """
     if not recipe or any(int(number[:9]) > LARGEST_NUMBER for number in re.findall(r"\d+", recipe)):
-        raise IndexFault(f"{recipe!r} is not a recipe that can be built; {_ADVICE}")
+        raise RecipeFault(f"{recipe!r} is not a recipe that can be built; {_ADVICE}")
     if re.search(r"(?<![A-Za-z])(HNSW|IVF|PQ)0(?!\d)", recipe):
-        raise IndexFault(f"{recipe!r} is not a recipe that can be built: nothing can come of 0; {_ADVICE}")
+        raise RecipeFault(f"{recipe!r} is not a recipe that can be built: nothing can come of 0; {_ADVICE}")
     try:
         index = faiss.index_factory(dims, recipe, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise IndexFault(
+        raise RecipeFault(
             f"{recipe!r} is not a recipe that FAISS builds over {dims} dimensions for inner products "
             f"({str(error).splitlines()[-1].rpartition(': ')[2]}); {_ADVICE}"
         ) from error
     core = core_of(index)
     if isinstance(core, faiss.IndexRefine):
-        raise IndexFault(
+        raise RecipeFault(
             f"{recipe!r} is not a recipe for here: it keeps vectors a second time to refine with, and what is found "
             "is always refined from embeddings.npy; leave that part out"
         )
     if not isinstance(core, _PLAIN + _LISTS + _GRAPHS):
-        raise IndexFault(
+        raise RecipeFault(
             f"{recipe!r} is not a recipe for here: FAISS takes no search parameters for {type(core).__name__}, so rows "
             f"that were deleted or filtered out could not be passed over; {_ADVICE}"
         )

@@ -17,7 +17,16 @@ from safetensors.numpy import save
 
 from index.documents import Document
 from index.durable import fsync, write_durably
-from index.generations import BUILD, GENERATIONS, live_manifest, locked, made, remove_if_empty
+from index.generations import (
+    BUILD,
+    GENERATIONS,
+    dropped_through,
+    last_change,
+    live_manifest,
+    locked,
+    made,
+    remove_if_empty,
+)
 from index.manifest import EncoderIdentity, IndexFault
 
 JOB = "job.json"
@@ -35,7 +44,8 @@ class Job(BaseModel):
     dims: int
     documents_per_shard: int
     changes_through: int
-    """The last change to the index when the build began: of the documents that it replaces. What came later is kept."""
+    """The last change to the index when the build began: of the documents that it replaces. What came later is kept,
+    and stays in the log, even if it is folded into a generation, until the build is published or given up."""
 
     @classmethod
     def new(cls, encoder: EncoderIdentity, dims: int, documents_per_shard: int, changes_through: int = 0) -> "Job":
@@ -133,7 +143,8 @@ def unfinished_build(folder: Path, wanted: Job, resume: bool) -> Iterator[Work]:
         resume: go on from what a former run left; if not, that is removed.
 
     Raises:
-        IndexFault: another build is under way, or the unfinished one is of another job.
+        IndexFault: another build is under way, the unfinished one is of another job, or changes that were made since it
+            began are gone.
     """
     generations = folder / GENERATIONS
     created = made(generations)
@@ -144,7 +155,7 @@ def unfinished_build(folder: Path, wanted: Job, resume: bool) -> Iterator[Work]:
             work = left or Work(home, wanted)
             try:
                 if left is None:
-                    _begin(work, created)
+                    work = _begun(folder, work, created)
                 yield work
             except BaseException:
                 if not work.finished():
@@ -170,15 +181,36 @@ def _left_by_a_former_run(folder: Path, home: Path, wanted: Job) -> Work | None:
             f"({wanted.encoder.digest}), {wanted.dims}, {wanted.documents_per_shard}. Finish it with the bundle it was "
             "begun with (--bundle), or give it up with --fresh"
         )
+    if (dropped := dropped_through(folder)) > job.changes_through:
+        raise IndexFault(
+            f"{home} holds an unfinished build that began after change {job.changes_through}, and the changes through "
+            f"{dropped} are no longer in the log (a restored backup?): those between would be lost; give it up with "
+            "--fresh"
+        )
     return Work(home, job)
 
 
-def _begin(work: Work, created: Sequence[Path]) -> None:
+def replaced_through(folder: Path) -> int | None:
+    """The last change that an unfinished build of an index replaces; None if none is unfinished."""
+    try:
+        job = Job.model_validate_json((folder / GENERATIONS / BUILD / JOB).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    live = live_manifest(folder)
+    return None if live is not None and live.measured.get("build") == job.build else job.changes_through
+
+
+def _begun(folder: Path, work: Work, created: Sequence[Path]) -> Work:
     shutil.rmtree(work.folder, ignore_errors=True)
     work.folder.mkdir()
     for path in (*created, work.folder):
         fsync(path.parent)
-    write_durably(work.folder / JOB, work.job.model_dump_json(indent=2).encode())
+    while True:
+        write_durably(work.folder / JOB, work.job.model_dump_json(indent=2).encode())
+        # From here on the log keeps what comes after the job's last change; but it may have been dropped just before.
+        if dropped_through(folder) <= work.job.changes_through:
+            return work
+        work = Work(work.folder, work.job.model_copy(update={"changes_through": last_change(folder)}))
 
 
 def _write_header(file: BinaryIO, rows: int, dims: int) -> None:

@@ -295,7 +295,7 @@ def info(folder: Path, json: JsonOption = False) -> None:
         "documents": f"{facts.documents:,}",
         "changes since": f"{pending:,}",
         "dimensions": str(facts.dims),
-        "recipe": facts.recipe,
+        "recipe": facts.recipe + (f" ({facts.named} does not suit them now)" if _left(facts) else ""),
         "encoder": f"{facts.encoder.name} ({facts.encoder.digest[:12]})",
         **_search_facts(facts),
         "created": str(facts.measured.get("created")),
@@ -314,6 +314,11 @@ def verify(folder: Path) -> None:
         f"{folder}: generation {view.name} is whole ({len(view.generation):,} documents), and so are the "
         f"{view.pending:,} changes since"
     )
+
+
+def _left(facts: "GenerationManifest") -> bool:
+    """Is the recipe another than the one that was named?"""
+    return facts.named not in (None, facts.recipe)
 
 
 def _state(folder: Path, view: "View") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from app.schemas import (
     PutDocumentsResponse,
 )
 from index.documents import Document
+from index.live import LiveIndex
 from index.view import View
 
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (401, 404, 422, 429, 503, 504)}
@@ -68,22 +69,22 @@ def delete_document(id: Id, index: WritableDep) -> None:
 @router.get("/index", tags=["index"])
 def index_facts(live: LiveDep) -> IndexResponse:
     """What is being searched."""
-    return _facts(live.view(), live.writable)
+    return _facts(live.view(), live)
 
 
 @router.post("/index/reload", tags=["index"], dependencies=[AdminOnly], responses=_WRITE_ERRORS)
 def reload(live: LiveDep) -> IndexResponse:
     """Take up the generation that is live now; requests under way end with the one they began with."""
-    return _facts(live.reload(), live.writable)
+    return _facts(live.reload(), live)
 
 
 @router.post("/index/compact", tags=["index"], dependencies=[AdminOnly], responses=_WRITE_ERRORS)
 def compact(index: WritableDep) -> IndexResponse:
     """Fold the changes into a new generation. Searches and writes go on meanwhile."""
-    return _facts(index.compact(), index.writable)
+    return _facts(index.compact(), index)
 
 
-def _facts(index: View, writable: bool) -> IndexResponse:
+def _facts(index: View, live: LiveIndex) -> IndexResponse:
     facts = index.manifest
     return IndexResponse(
         generation=index.name,
@@ -94,7 +95,8 @@ def _facts(index: View, writable: bool) -> IndexResponse:
         encoder_digest=facts.encoder.digest,
         created=facts.measured.get("created"),
         changes_pending=index.pending,
-        read_only=not writable,
+        read_only=not live.writable or live.stays_because is not None,
+        stays_because=live.stays_because,
     )
 
 

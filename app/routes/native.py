@@ -83,10 +83,11 @@ def compare(
     if request.candidates is not None:
         view = partial(view_of_candidates, student, query, request.candidates, request.truncate)
     elif service.index is not None:
+        wanted = None if request.filter is None else parse_filter(request.filter)
         index = service.index.view()
         depth = settings.depth_for(index.manifest.depth)
         refuse_long(student, [query], request.truncate)
-        view = partial(view_of_index, student, index, query, request.k, depth)
+        view = partial(view_of_index, student, index, query, request.k, depth, wanted)
     else:
         raise ServiceError(404, "no index is loaded: give candidates, or start dse serve with --index DIR")
     found = compare_views(query, view, teacher.scorer if request.truncate else UncutReader(teacher))

@@ -18,14 +18,19 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz")
 @router.get("/health")
 async def readyz(service: ServiceDep) -> dict[str, str | None]:
-    """Artifacts are loaded and checked, and every model's worker is alive: requests will be answered."""
+    """Artifacts are loaded and checked, and every model's worker is alive: requests will be answered.
+
+    If not from the newest generation, why is said.
+    """
     if fault := service.queues.fault():
         raise ServiceError(503, fault)
+    stays = service.index.stays_because if service.index else None
     return {
         "status": "ready",
         "model": service.student.name,
         "teacher": service.teacher.name if service.teacher else None,
         "generation": service.index.latest.name if service.index else None,
+        **({} if stays is None else {"stays_because": stays}),
     }
 
 

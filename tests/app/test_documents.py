@@ -1,5 +1,6 @@
 """Changes over HTTP: durable when answered, found by the next search, and a request sees one state throughout."""
 
+from dataclasses import replace
 import http.client
 import json
 import os
@@ -249,7 +250,7 @@ def test_a_waiting_writer_is_told_to_come_again(own: Settings, student: Student)
     service = load(own)
     assert own.index is not None
     index = LiveIndex.open(own.index, identity(student), writable=True, busy_seconds=0.05)
-    client = TestClient(create_app(own, type(service)(service.student, None, index)))
+    client = TestClient(create_app(own, replace(service, index=index)))
     with LiveIndex.open(own.index, None, writable=True) as other, other._writer().transaction():
         answer = client.put("/v1/documents", json={"documents": [NEW]})
     assert answer.status_code == 503

@@ -137,6 +137,23 @@ def test_compare_the_hits_of_a_search(client: TestClient) -> None:
     assert [row["student"]["score"] for row in answer["results"]] == pytest.approx([hit["score"] for hit in hits])
 
 
+def test_compare_the_hits_that_a_filter_lets_through(client: TestClient) -> None:
+    asked = {"query": "notes", "k": 4, "filter": {"length": 6}}
+    answer = client.post("/v1/compare", json=asked).json()
+    hits = client.post("/v1/search", json=asked).json()["hits"]
+    assert hits
+    assert {len(hit["text"]) for hit in hits} == {6}
+    assert [row["id"] for row in answer["results"]] == [hit["id"] for hit in hits]
+
+
+def test_compare_takes_a_filter_that_can_be_applied(client: TestClient) -> None:
+    wrong = client.post("/v1/compare", json={"query": "notes", "filter": {"length": {"$above": 6}}})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "filter.length.$above")
+    useless = client.post("/v1/compare", json={"query": "notes", "candidates": ["stone"], "filter": {"length": 6}})
+    assert useless.status_code == 422
+    assert "give either candidates or a filter" in useless.json()["error"]["message"]
+
+
 def test_index_facts(client: TestClient, student: Student) -> None:
     facts = client.get("/v1/index").json()
     assert facts["created"]
@@ -150,6 +167,7 @@ def test_index_facts(client: TestClient, student: Student) -> None:
         "encoder_digest": student.encoder_digest,
         "changes_pending": 0,
         "read_only": False,
+        "stays_because": None,
     }
 
 

@@ -1,11 +1,13 @@
 """The dialect of text-embeddings-inference: exact shapes, headers, and what is refused in its words."""
 
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from app.batching import Queues
 from app.main import create_app
 from app.settings import Settings
 from model.bundle import Student, load_teacher
@@ -198,7 +200,9 @@ def test_what_no_route_sees_is_refused_in_teis_words_too(client: TestClient) -> 
 
 
 def test_a_failure_inside_is_told_in_teis_words(settings: Settings) -> None:
-    broken = TestClient(create_app(settings, service=object()), raise_server_exceptions=False)  # type: ignore[arg-type]
+    nothing = SimpleNamespace(queues=Queues(), index=None)
+    app = create_app(settings, service=nothing)  # type: ignore[arg-type]
+    broken = TestClient(app, raise_server_exceptions=False)
     answer = broken.post("/embed", json={"inputs": "a"})
     assert answer.status_code == 500
     assert error(answer) == {"error": "the service failed; its log says why", "error_type": "Backend"}

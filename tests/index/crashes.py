@@ -1,13 +1,14 @@
 """What does a process leave behind when it is killed, or when the power fails? strace kills it, records it, replays it.
 
-For any command that writes below a folder ``root``, which exists, and prints a line for all that it has acknowledged:
+For any child of a :class:`~tests.index.nursery.Nursery` that writes below a folder ``root``, which exists, and says a
+line for all that it has acknowledged:
 
-    recording = record(command, root)             # every change it makes to files, in order; root is then as it was
-    killed(command, when)                         # for when in recording.kills(): dies before that system call
+    recording = record(child(), root)             # every change it makes to files, in order; root is then as it was
+    killed(child(), when)                         # for when in recording.kills(): dies before that system call
     for state in recording.power_cuts(step):      # what the disk may hold if the power fails after that many changes
         state.write(somewhere)
 
-Only what one thread of one process does is followed (set OMP_NUM_THREADS=1).
+Only what one thread of one process does is followed.
 """
 
 import os
@@ -16,12 +17,15 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from random import Random
+
+from tests.index.nursery import Child, Ended
 
 CHANGES = (
     "write", "pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "renameat", "renameat2", "unlink", "unlinkat",
@@ -33,7 +37,6 @@ NEVER = ("writev", "pwritev", "fallocate", "copy_file_range", "sendfile", "msync
 
 _CALL = re.compile(r"^\d+ +(\w+)\((.*)\) += (-?\d+)")
 _DESCRIPTOR = re.compile(r"^(AT_FDCWD|-?\d+)(?:<([^>]*)>(?:\(deleted\))?)?$")
-_SECONDS = 60
 
 
 @cache
@@ -41,7 +44,7 @@ def why_not() -> str | None:
     """Why processes cannot be traced here; None if they can."""
     if shutil.which("strace") is None:
         return "needs strace (apt-get install strace)"
-    tried = ["strace", "-f", "--seccomp-bpf", "-o", os.devnull, "true"]
+    tried = ["strace", "-f", "-o", os.devnull, "true"]
     done = subprocess.run(tried, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else f"strace cannot trace here: {done.stderr.strip()[-200:]}"
 
@@ -77,48 +80,20 @@ class Kill:
     count: int
 
 
-@dataclass
-class Killed:
-    """What a process had said before it died; ``signal`` is 0 if it lived."""
-
-    said: list[str]
-    signal: int
+def killed(child: Child, when: Kill) -> Ended:
+    """Run a child that is killed with SIGKILL as it enters a system call."""
+    with _traced(child, ["-e", f"trace={when.name}", "-e", f"inject={when.name}:signal=SIGKILL:when={when.count}"]):
+        return child.ended()
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], seconds: float | None = None) -> Killed:
-    """Run a command; with ``seconds``, kill it after so many, if it is still running."""
-    return _ended(list(command), environment, seconds)
-
-
-def killed(command: Sequence[str], environment: Mapping[str, str], when: Kill) -> Killed:
-    """Run a command that is killed with SIGKILL as it enters a system call."""
-    inject = f"inject={when.name}:signal=SIGKILL:when={when.count}"
-    # Not --seccomp-bpf: with it, strace 6.1 lets the call through.
-    strace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={when.name}", "-e", inject, "--"]
-    return _ended([*strace, *command], environment, None)
-
-
-def _ended(command: list[str], environment: Mapping[str, str], seconds: float | None) -> Killed:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(environment), text=True) as process:
-        try:
-            said, _ = process.communicate(timeout=seconds or _SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            said, _ = process.communicate()
-            assert seconds, f"{command} does not end"
-    code = process.returncode
-    assert code <= 0 or code == 128 + 9, f"{command} failed with {code}"
-    return Killed(said.splitlines(), 9 if code else 0)
-
-
-def record(command: Sequence[str], environment: Mapping[str, str], root: Path) -> "Recording":
-    """Run a command to its end and note what it changes; afterwards what is below ``root`` is as it was before."""
+def record(child: Child, root: Path) -> "Recording":
+    """Run a child to its end and note what it changes; afterwards what is below ``root`` is as it was before."""
     before = _Disk.of(root)
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         trace = ",".join((*CHANGES, *OPENINGS, *NEVER))
-        options = ["-f", "-qq", "-y", "-xx", "-s", "100000000", "--seccomp-bpf", "-e", f"trace={trace}", "-o", str(log)]
-        assert not _ended(["strace", *options, "--", *command], environment, None).signal
+        with _traced(child, ["-y", "-xx", "-s", "100000000", "-e", f"trace={trace}"], log):
+            assert not child.ended().signal
         calls = [call for line in log.read_text("ascii").splitlines() if (call := _call(line))]
     recording = Recording(root, before, calls)
     after = _Disk.of(root)
@@ -126,6 +101,19 @@ def record(command: Sequence[str], environment: Mapping[str, str], root: Path) -
     shutil.rmtree(root)
     State(before, "").write(root)
     return recording
+
+
+@contextmanager
+def _traced(child: Child, options: list[str], log: Path = Path(os.devnull)) -> Iterator[None]:
+    """Let a child go once strace follows it; on leaving this, strace has ended."""
+    command = ["strace", "-f", "-p", str(child.pid), "-o", str(log), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        said = strace.stderr.readline()
+        child.go()
+        assert "attached" in said, said
+        yield
+        strace.communicate()
 
 
 def _call(line: str) -> Call | None:

@@ -21,7 +21,7 @@ def embed(texts: Sequence[str]) -> np.ndarray:
     return LetterEncoder().encode(texts) if texts else np.empty((0, 26), np.float32)
 
 
-def build_letters(folder: Path, texts: Mapping[str, str], recipe: str = "Flat") -> Path:
+def build_letters(folder: Path, texts: Mapping[str, str], recipe: str | None = "Flat") -> Path:
     """An index of texts by id; the metadata is the text's length."""
     documents = [SourcedDocument(document(id_, text), id_) for id_, text in texts.items()]
     build(documents, LetterEncoder().encode, 26, ENCODER, folder, recipe)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,28 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from index.changes import CHANGES_FILE, ChangeLog
+from index import shards
+from index.build import build
+from index.changes import CHANGES_FILE, ChangeLog, Extent
 from index.compaction import fold
 from index.filters import parse_filter
+from index.finish import SearchWanted
 from index.generations import Generation, current_name, new_generation
 from index.live import LiveIndex
-from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault, Verify
+from index.manifest import (
+    BusyFault,
+    EncoderIdentity,
+    GenerationManifest,
+    IndexFault,
+    ReadOnlyFault,
+    RecipeFault,
+    Verify,
+)
 from index.nearest import HeadVectors
+from index.recipes import plan
+from index.sources import SourcedDocument
 from index.view import View
+from tests.index.crash_build import small_shards
 from tests.index.lettered import ENCODER, build_letters, check_search, contents, document, embed, open_live, upsert
 
 WORDS = {"a": "listen", "b": "silent", "c": "stone", "d": "notes", "e": "banana"}
@@ -289,10 +304,97 @@ def test_an_index_whose_last_document_was_deleted(folder: Path) -> None:
 def test_a_recipe_that_needs_training_survives_an_empty_generation(tmp_path: Path, recipe: str) -> None:
     with open_live(build_letters(tmp_path / "index", WORDS, recipe)) as live:
         live.delete(WORDS)
-        assert len(live.compact()) == 0
+        empty = live.compact()
+        assert (len(empty), empty.manifest.recipe, empty.manifest.named) == (0, "Flat", recipe)
         upsert(live, WORDS)
         assert live.compact().manifest.recipe == recipe
         assert contents(live.view()) == WORDS
+
+
+def many(count: int) -> dict[str, str]:
+    rng = random.Random(7)
+    return {f"d{n}": "".join(rng.choices("abcdefgh", k=7)) for n in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "left"),
+    [("IVF16,Flat", 0), ("IVF16,Flat", 15), ("IVF4,PQ13x4fs", 3), ("PCA8,IVF8,SQ8", 1), ("HNSW8_PQ13x4", 1)],
+)
+def test_an_index_that_shrank_below_its_recipe_is_compacted_and_grows_again(
+    tmp_path: Path, recipe: str, left: int
+) -> None:
+    texts = many(60)
+    few = dict(list(texts.items())[:left])
+    with open_live(build_letters(tmp_path / "index", texts, recipe)) as live:
+        assert live.delete(set(texts) - set(few)) == 60 - left
+        view = live.compact()
+        assert (view.pending, view.manifest.named) == (0, recipe)
+        assert contents(view) == few
+        if few:
+            check_search(view, few, "abcabc", 5)
+    with open_live(tmp_path / "index") as live:
+        upsert(live, texts)
+        assert live.compact().manifest.recipe == recipe
+        assert contents(live.view()) == texts
+
+
+def test_a_named_recipe_that_is_proven_no_longer_is_left_for_one_that_is(tmp_path: Path, monkeypatch, caplog) -> None:
+    import index.compaction as compaction
+
+    def unproven(embeddings, path, recipe, wanted):
+        if recipe == "HNSW8":
+            raise RecipeFault("recall@10 of 0.95 is not proven for HNSW8")
+        return make_search(embeddings, path, recipe, wanted)
+
+    make_search = compaction.make_search
+    with open_live(build_letters(tmp_path / "index", WORDS, "HNSW8")) as live:
+        monkeypatch.setattr(compaction, "make_search", unproven)
+        upsert(live, {"f": "tinsel"})
+        view = live.compact()
+        assert (view.manifest.recipe, view.manifest.named) == ("Flat", "HNSW8")
+        assert view.manifest.proof is not None
+        assert "HNSW8 is left for now" in caplog.text
+        assert "is not proven for HNSW8" in caplog.text
+
+
+def test_a_recipe_that_was_chosen_is_chosen_again_for_the_rows_there_are(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("index.recipes.FLAT_ROWS", 50)
+    texts = many(200)
+    build_letters(tmp_path / "index", texts, None)
+    with open_live(tmp_path / "index") as live:
+        assert live.view().manifest.recipe == "IVF4,SQ8"
+        live.delete(list(texts)[40:])
+        view = live.compact()
+        assert (view.manifest.recipe, view.manifest.named) == ("Flat", None)
+        check_search(view, dict(list(texts.items())[:40]), "abcabc", 5)
+        upsert(live, texts)
+        assert live.compact().manifest.recipe == "IVF4,SQ8"
+
+
+def test_a_recipe_that_is_chosen_again_keeps_to_the_memory_where_it_can(tmp_path: Path, monkeypatch) -> None:
+
+    monkeypatch.setattr("index.recipes.TRAINING_ROWS", 64)
+    texts = many(300)
+    memory = plan("IVF4,SQ8", 300, 26).build_bytes
+    assert memory < plan("Flat", 300, 26).build_bytes
+    sourced = [SourcedDocument(document(*item), item[0]) for item in texts.items()]
+    build(sourced, embed, 26, ENCODER, tmp_path / "index", None, search=SearchWanted(memory=memory))
+    with open_live(tmp_path / "index") as live:
+        assert live.view().manifest.recipe == "IVF4,SQ8"
+        live.delete(["d0"])
+        assert live.compact().manifest.recipe == "IVF4,SQ8"
+        upsert(live, {f"more{n}": text for n, text in enumerate(texts.values())})  # which nothing fits any more
+        view = live.compact()
+        assert view.manifest.memory == memory
+        assert len(view) == 599
+
+
+def test_a_manifest_of_before_recipes_were_chosen_again_keeps_its_own(folder: Path) -> None:
+    path = folder / "generations/000001/manifest.json"
+    manifest = GenerationManifest.model_validate_json(path.read_text())
+    path.write_text(manifest.model_dump_json(exclude={"named", "memory"}))
+    with open_live(folder) as live:
+        assert live.view().manifest.named == "Flat"
 
 
 def test_a_build_replaces_the_documents_and_keeps_what_came_meanwhile(folder: Path) -> None:
@@ -308,39 +410,125 @@ def test_a_build_replaces_the_documents_and_keeps_what_came_meanwhile(folder: Pa
                     upsert(live, {"meanwhile": "meanwhile"})
                 return embed(texts)
 
-        from index.build import build
-        from index.sources import SourcedDocument
-
         build([SourcedDocument(document("x", "onset"), "x")], Slow().encode, 26, ENCODER, folder)
         assert live.view().name == "000002"
         assert contents(live.view()) == {"x": "onset", "meanwhile": "meanwhile"}
 
 
-def test_a_build_refuses_to_lose_what_was_compacted_meanwhile(folder: Path) -> None:
+class Meanwhile:
+    """An encoder during whose first work something is done."""
+
+    def __init__(self, do) -> None:
+        self._do, self.done = do, False
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        if not self.done:
+            self.done = True
+            self._do()
+        return embed(texts)
+
+
+def new_documents() -> list[SourcedDocument]:
+    return [SourcedDocument(document(id_, text), id_) for id_, text in {"x": "onset", "a": "enlist"}.items()]
+
+
+def test_a_build_keeps_what_was_changed_and_compacted_meanwhile(folder: Path) -> None:
+    with open_live(folder) as live, open_live(folder, writable=False) as other:
+        upsert(live, {"before": "before"})
+        live.compact()
+
+        def changed_and_compacted() -> None:
+            upsert(live, {"meanwhile": "meanwhile", "x": "replaced"})
+            live.compact()
+            live.delete(["a", "b"])
+            live.compact()
+            upsert(live, {"last": "last"})
+
+        build(new_documents(), Meanwhile(changed_and_compacted), 26, ENCODER, folder)
+        expected = {"meanwhile": "meanwhile", "x": "replaced", "last": "last"}
+        assert contents(live.view()) == contents(other.view()) == expected
+        assert (live.view().through, live.view().pending) == (6, 5)
+        assert live.compact().pending == 0
+        with closing(ChangeLog(folder / CHANGES_FILE, writable=False)) as log:
+            assert log.extent() == Extent(6, 6)
+
+
+def test_an_interrupted_build_keeps_them_too_and_its_changes_are_dropped_once_it_is_published(folder: Path) -> None:
+    def dies() -> None:
+        raise KeyboardInterrupt
+
+    with open_live(folder) as live, small_shards():
+        words = [SourcedDocument(document(id_, text), id_) for id_, text in many(9).items()]
+        encode = Meanwhile(lambda: None)
+        with pytest.raises(KeyboardInterrupt):
+            build(
+                words, lambda texts: dies() if words[8].document.text in texts else encode(texts), 26, ENCODER, folder
+            )
+        upsert(live, {"meanwhile": "meanwhile"})
+        live.compact()
+        live.delete(["d0", "meanwhile"])
+        upsert(live, {"d1": "replaced"})
+        live.compact()
+        build(words, embed, 26, ENCODER, folder)
+        expected = many(9) | {"d1": "replaced"}
+        assert contents(live.view()) == expected
+        assert live.view().pending == 3
+
+
+def test_a_build_that_is_given_up_keeps_no_change_in_the_log(folder: Path) -> None:
+    with open_live(folder) as live, small_shards():
+        words = [SourcedDocument(document(id_, text), id_) for id_, text in many(9).items()]
+        with pytest.raises(ZeroDivisionError):
+            build(words, lambda texts: 1 / 0 if words[8].document.text in texts else embed(texts), 26, ENCODER, folder)
+        upsert(live, {"meanwhile": "meanwhile"})
+        live.compact()
+        build(new_documents(), embed, 26, ENCODER, folder, resume=False)
+        assert contents(live.view()) == {"x": "onset", "a": "enlist"}
+
+
+def test_an_unfinished_build_of_before_the_log_was_replaced_is_refused_at_once(folder: Path) -> None:
+    words = [SourcedDocument(document(id_, text), id_) for id_, text in many(9).items()]
+    with small_shards():
+        with pytest.raises(ZeroDivisionError):
+            build(words, lambda texts: 1 / 0 if words[8].document.text in texts else embed(texts), 26, ENCODER, folder)
+        ChangeLog.create(folder / CHANGES_FILE, 3)
+        with pytest.raises(
+            IndexFault, match=r"began after change 0, and the changes through 3 are no longer .*--fresh"
+        ):
+            build(words, lambda texts: pytest.fail("something is embedded"), 26, ENCODER, folder)
+
+
+def test_changes_that_are_dropped_as_a_build_begins_are_part_of_what_it_replaces(folder: Path, monkeypatch) -> None:
+    """Between the moment a build looks for the last change, and the moment it says so, all is changed and compacted."""
     with open_live(folder) as live:
-        before = contents(live.view())
+        begin = shards.write_durably
 
-        def encode(texts: list[str]) -> np.ndarray:
-            """During whose work something is added, and folded in."""
-            if "meanwhile" not in contents(live.view()):
-                upsert(live, {"meanwhile": "meanwhile"})
-                live.compact()
-            return embed(texts)
+        def late(path: Path, content: bytes) -> None:
+            monkeypatch.undo()
+            upsert(live, {"early": "early"})
+            live.compact()
+            begin(path, content)
 
-        from index.build import build
-        from index.sources import SourcedDocument
+        monkeypatch.setattr(shards, "write_durably", late)
+        build(new_documents(), Meanwhile(lambda: upsert(live, {"late": "late"})), 26, ENCODER, folder)
+        assert contents(live.view()) == {"x": "onset", "a": "enlist", "late": "late"}
 
-        documents = [SourcedDocument(document("x", "onset"), "x")]
-        with pytest.raises(IndexFault, match=r"has been folded into the live generation; .*--fresh"):
-            build(documents, encode, 26, ENCODER, folder)
-        assert contents(live.view()) == before | {"meanwhile": "meanwhile"}
-        build(documents, encode, 26, ENCODER, folder, resume=False)
-        assert contents(live.view()) == {"x": "onset"}
+
+def test_what_a_build_left_when_it_died_after_publishing_holds_no_change_back(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("index.shards.shutil.rmtree", lambda *_, **__: None)
+        build(new_documents(), embed, 26, ENCODER, folder)
+    with open_live(folder) as live:
+        for text in ("one", "two"):
+            upsert(live, {text: text})
+            live.compact()
+        with closing(ChangeLog(folder / CHANGES_FILE, writable=False)) as log:
+            assert log.extent() == Extent(2, 2)
+        build(new_documents(), embed, 26, ENCODER, folder)
+        assert contents(live.view()) == {"x": "onset", "a": "enlist"}
 
 
 def test_a_build_with_another_encoder_refuses_to_lose_what_came_meanwhile(folder: Path) -> None:
-    from index.build import build
-    from index.sources import SourcedDocument
 
     other = EncoderIdentity(name="other", digest="e" * 64)
     with open_live(folder) as live:
@@ -355,8 +543,6 @@ def test_a_build_with_another_encoder_refuses_to_lose_what_came_meanwhile(folder
 
 
 def test_a_service_of_the_encoder_before_goes_on_serving_and_may_not_write(folder: Path) -> None:
-    from index.build import build
-    from index.sources import SourcedDocument
 
     other = EncoderIdentity(name="other", digest="e" * 64)
     with open_live(folder) as live:
@@ -365,6 +551,8 @@ def test_a_service_of_the_encoder_before_goes_on_serving_and_may_not_write(folde
         assert contents(live.view()) == WORDS | {"f": "tinsel"}
         with pytest.raises(ReadOnlyFault, match=r"built with encoder other .*can no longer be changed"):
             upsert(live, {"g": "google"})
+        assert live.stays_because is not None
+        assert "was built with encoder other" in live.stays_because
         with pytest.raises(ReadOnlyFault, match="built with encoder other"):
             live.reload()
         with LiveIndex.open(folder, other, writable=True) as theirs:
@@ -373,6 +561,7 @@ def test_a_service_of_the_encoder_before_goes_on_serving_and_may_not_write(folde
         assert contents(live.view()) == WORDS | {"f": "tinsel"}
         build_letters(folder, {"z": "again"})
         assert contents(live.view()) == {"z": "again"}
+        assert live.stays_because is None
 
 
 @pytest.mark.parametrize(
@@ -492,6 +681,98 @@ def test_a_generation_older_than_the_log_is_refused(folder: Path) -> None:
         open_live(folder)
 
 
+def copy_of_log(folder: Path, path: Path) -> Path:
+    with closing(ChangeLog(folder / CHANGES_FILE, writable=False)) as log:
+        log.copy(path)
+    return path
+
+
+def test_a_log_that_vanishes_from_under_a_service_is_noticed(tmp_path: Path, folder: Path) -> None:
+    with open_live(folder) as live, open_live(folder, writable=False) as reader:
+        upsert(live, {"f": "tinsel"})
+        assert contents(reader.view()) == WORDS | {"f": "tinsel"}
+        (folder / CHANGES_FILE).rename(tmp_path / "away")
+        for refused in (live.view, reader.view, lambda: upsert(live, {"g": "google"}), live.compact, live.reload):
+            with pytest.raises(IndexFault, match=r"changes\.sqlite (has been removed|is missing)"):
+                refused()
+        assert not (folder / CHANGES_FILE).exists()  # none that is empty takes its place
+        assert contents(reader.reload()) == WORDS  # a replica may be told to do without
+        (tmp_path / "away").rename(folder / CHANGES_FILE)
+        assert contents(live.view()) == contents(reader.view()) == WORDS | {"f": "tinsel"}
+        assert upsert(live, {"g": "google"}) == ["created"]
+
+
+@pytest.mark.parametrize("later", [0, 1, 5])
+def test_a_log_of_another_history_is_refused_until_it_is_wanted(tmp_path: Path, folder: Path, later: int) -> None:
+    """A backup takes its place, and others may have written to that already: fewer changes, as many, or more."""
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+        backup = copy_of_log(folder, tmp_path / "backup")
+        upsert(live, {"g": "google"})
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    shutil.copy(backup, tmp_path / "elsewhere" / CHANGES_FILE)
+    with open_live(tmp_path / "elsewhere") as other:
+        for n in range(later):
+            upsert(other, {f"later{n}": "later"})
+    there = WORDS | {"f": "tinsel"} | {f"later{n}": "later" for n in range(later)}
+    with open_live(folder) as live, open_live(folder, writable=False) as reader:
+        assert contents(live.view()) == contents(reader.view()) == WORDS | {"f": "tinsel", "g": "google"}
+        for leftover in folder.glob(f"{CHANGES_FILE}-*"):
+            leftover.unlink()
+        (tmp_path / "elsewhere" / CHANGES_FILE).replace(folder / CHANGES_FILE)
+        for _ in range(2):
+            for refused in (live.view, reader.view, lambda: upsert(live, {"h": "hello"}), live.compact):
+                with pytest.raises(
+                    IndexFault, match=r"changes\.sqlite (ends with change 1|is not the log that was read)"
+                ):
+                    refused()
+        assert contents(live.reload()) == contents(reader.reload()) == there
+        assert upsert(live, {"h": "hello"}) == ["created"]
+        assert contents(reader.view()) == there | {"h": "hello"}
+
+
+def test_a_log_that_lacks_what_this_handle_wrote_last_is_refused(tmp_path: Path, folder: Path) -> None:
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+        backup = copy_of_log(folder, tmp_path / "backup")
+        live.view()
+        upsert(live, {"g": "google"})  # acknowledged, and not looked at since
+        (folder / f"{CHANGES_FILE}-wal").unlink()
+        backup.replace(folder / CHANGES_FILE)
+        with pytest.raises(IndexFault, match="is not the log that was read: it lacks change 2, or has another"):
+            live.view()
+
+
+def test_a_log_that_goes_on_from_what_was_read_may_take_its_place(tmp_path: Path, folder: Path) -> None:
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+    with open_live(folder) as live, open_live(folder, writable=False) as reader:
+        contents(live.view()), contents(reader.view())
+        copy_of_log(folder, tmp_path / "copy").replace(folder / CHANGES_FILE)
+        assert contents(live.view()) == WORDS | {"f": "tinsel"}
+        upsert(live, {"g": "google"})
+        assert contents(reader.view()) == WORDS | {"f": "tinsel", "g": "google"}
+    with open_live(folder) as live:
+        assert contents(live.view()) == WORDS | {"f": "tinsel", "g": "google"}
+
+
+def test_a_log_that_is_replaced_while_it_is_written_acknowledges_nothing(
+    tmp_path: Path, folder: Path, monkeypatch
+) -> None:
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+        copy = copy_of_log(folder, tmp_path / "copy")
+        append = ChangeLog.append
+
+        def replaced_meanwhile(log: ChangeLog, *arguments) -> None:
+            append(log, *arguments)
+            copy.replace(folder / CHANGES_FILE)
+
+        monkeypatch.setattr(ChangeLog, "append", replaced_meanwhile)
+        with pytest.raises(IndexFault, match="was replaced while it was written"):
+            upsert(live, {"g": "google"})
+
+
 def test_changes_that_were_folded_but_not_dropped_are_passed_over(folder: Path, monkeypatch) -> None:
     def dies(log: ChangeLog, through: int) -> None:
         raise KeyboardInterrupt
@@ -516,6 +797,7 @@ def test_a_full_disk_loses_nothing(folder: Path) -> None:
 import resource
 from pathlib import Path
 from index.manifest import IndexFault
+from tests.index.crash_build import small_shards
 from tests.index.lettered import open_live, upsert, contents
 with open_live(Path({str(folder)!r})) as live:
     before = contents(live.view())
@@ -583,6 +865,7 @@ def test_letters_in_letters_out_while_others_write_and_compact(folder: Path) -> 
 def test_a_write_by_another_process_is_in_the_next_view(folder: Path) -> None:
     code = f"""
 from pathlib import Path
+from tests.index.crash_build import small_shards
 from tests.index.lettered import open_live, upsert
 with open_live(Path({str(folder)!r})) as live:
     upsert(live, {{"f": "tinsel"}})
@@ -614,8 +897,6 @@ def test_a_commit_waits_for_the_disk(folder: Path) -> None:
 
 def test_a_write_between_two_generations_goes_to_neither_blindly(folder: Path, monkeypatch) -> None:
     """Another generation becomes live after the writer looked, and before it has its transaction."""
-    from index.build import build
-    from index.sources import SourcedDocument
 
     other = EncoderIdentity(name="other", digest="e" * 64)
     with open_live(folder) as live:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from index.build import build
 from index.candidates import CandidateIndex
+from index.documents import Document
 from index.exact import exact_search
 from index.finish import SearchWanted, make_search
 from index.generations import Generation
+from index.live import LiveIndex
 from index.manifest import EncoderIdentity, GenerationManifest, HeadIdentity, IndexFault
 from index.nearest import HeadVectors, NearestSearch, Tuning
 from index.recall import Aim, Trial, least_queries, lower_bound, prove
@@ -350,3 +352,15 @@ def test_a_head_that_likes_what_is_far_gets_everything() -> None:
     proven = prove(nearest, "Flat", 1, Aim(scores=lambda query, rows: -(rows @ query)))
     assert proven.proof.end_to_end.recall[proven.depth] == 1.0
     assert proven.depth == 500  # the first step of the ladder that is not below 300
+
+
+def test_an_index_ranked_by_a_head_survives_its_last_document(tmp_path: Path) -> None:
+    head = vectors_of(head_of(0))
+    build_vectors(tmp_path, clustered(1, 50), "Flat", head=head)
+    with LiveIndex.open(tmp_path, ENCODER, writable=True, head=head) as live:
+        assert live.delete([hit.id for hit in live.view().documents(live.view().rows())]) == 50
+        assert len(live.compact()) == 0
+    with LiveIndex.open(tmp_path, ENCODER, writable=True, head=head) as live:
+        live.upsert([Document("again", "again")], clustered(2, 1))
+        assert live.compact().manifest.head == head.identity
+        assert len(live.view()) == 1

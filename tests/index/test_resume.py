@@ -261,7 +261,7 @@ def test_a_second_document_with_an_id_is_passed_over_where_lines_are(tmp_path: P
         "one", "two", "three"
     ]  # fmt: skip
     assert [(line["place"][-2:], line["line"]) for line in written] == [(":3", lines[2]), (":4", lines[3])]
-    assert "id 'a' is already that of document 1" in written[0]["reason"]
+    assert written[0]["reason"] == f"id 'a' is already that of {tmp_path / 'in.jsonl'}:1"
 
 
 def test_a_batchwise_encoder_that_reads_ahead_gives_the_same(tmp_path: Path) -> None:
