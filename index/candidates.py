@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from index.manifest import IndexFault
 from index.recipes import ROWS_PER_ADD, core_of, is_graph, number_of_lists, training_rows, untrained
+from index.selection import Selection
 
 _library: Any = faiss  # its stubs do not know what its Python layer adds to constructors
 Floats = NDArray[np.float32]
@@ -119,7 +120,7 @@ class CandidateIndex:
         query: Floats,
         depth: int,
         params: Mapping[str, int] | None = None,
-        allowed: NDArray[np.bool_] | None = None,
+        allowed: Selection | None = None,
     ) -> NDArray[np.int64]:
         """(found,) rows near a query, at most ``depth``, nearest first by FAISS's reckoning.
 
@@ -127,7 +128,7 @@ class CandidateIndex:
             query: (width,).
             depth: at most this many rows.
             params: of this search alone: ``{"nprobe": 32}`` for lists, ``{"efSearch": 128}`` for a graph.
-            allowed: (rows,) which rows may be found; default: all. Others take no place of the ``depth``.
+            allowed: which rows may be found; default: all. Others take no place of the ``depth``.
 
         Raises:
             IndexFault: a parameter that this index does not have, or ``allowed`` is not one flag a row.
@@ -137,15 +138,15 @@ class CandidateIndex:
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
         return found
 
-    def _parameters(self, params: Mapping[str, int], allowed: NDArray[np.bool_] | None) -> Any:
+    def _parameters(self, params: Mapping[str, int], allowed: Selection | None) -> Any:
         dial = self.dial
         if unknown := sorted(params.keys() - ({dial.name} if dial else set())):
             raise IndexFault(f"{type(self._core).__name__} has no search parameter {unknown}; build the index again")
         given: dict[str, Any] = dict(params)
         if allowed is not None:
-            if allowed.shape != (len(self),):
-                raise IndexFault(f"{allowed.shape} flags say which of {len(self)} rows are allowed; give one a row")
-            given["sel"] = _library.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            if len(allowed) != len(self):
+                raise IndexFault(f"{len(allowed)} flags say which of {len(self)} rows are allowed; give one a row")
+            given["sel"] = allowed.bitmap
         # Parameters of a search replace the index's own as a whole, so what was not given has to be said again.
         if self._lists:
             parameters = _library.SearchParametersIVF(**{"nprobe": self._core.nprobe} | given)
