@@ -133,12 +133,17 @@ class CandidateIndex:
         Raises:
             IndexFault: a parameter that this index does not have, or ``allowed`` is not one flag a row.
         """
-        parameters = self._parameters(params or {}, allowed)
+        parameters = self.parameters(params or {}, allowed)
         _, rows = self._faiss.search(_contiguous(query[None]), depth, params=parameters)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
         return found
 
-    def _parameters(self, params: Mapping[str, int], allowed: Selection | None) -> Any:
+    def parameters(self, params: Mapping[str, int], allowed: Selection | None = None) -> Any:
+        """What FAISS is given with a search, made of what a manifest says of it.
+
+        Raises:
+            IndexFault: as for :meth:`search`.
+        """
         dial = self.dial
         if unknown := sorted(params.keys() - ({dial.name} if dial else set())):
             raise IndexFault(f"{type(self._core).__name__} has no search parameter {unknown}; build the index again")
