@@ -66,7 +66,10 @@ class Candidates:
 
 def similarities_of(embeddings: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """(rows,) cosines of (rows, dim) embeddings with a (dim,) query, to as many decimals as mean something."""
-    return np.clip(np.round(embeddings @ query, DECIMALS), -1.0, 1.0)
+    similarities = embeddings @ query
+    np.round(similarities, DECIMALS, out=similarities)
+    np.minimum(similarities, 1.0, out=similarities)
+    return np.maximum(similarities, -1.0, out=similarities)
 
 
 class Generation:

@@ -91,18 +91,17 @@ def search(
         costs, on, reach = measured(index)
     print_table(["measured on", ""], [*on.rows(), ["depth", str(reach)]])
     rows = [
-        [str(cost.clients), name, *_paced(cost.paces[name])]
+        [str(cost.clients), name, *_paced(cost.paces[name]), f"{cost.paces[name].cpu_p50:.3f}"]
         for cost in costs
         for name in (EMBEDDING, FAISS, SEARCH, WITH_HEAD)
     ]
-    print_table(["clients", "what", "p50 ms", "p99 ms", "a second"], rows)
+    print_table(["clients", "what", "p50 ms", "p99 ms", "a second", "cpu p50 ms"], rows)
     for cost in costs:
-        found = cost.report()
-        typer.echo(
-            f"{cost.clients} client{'s' * (cost.clients > 1)}: beside the bare call a search takes "
-            f"{found['wrapper_milliseconds']:.3f} ms ({found['wrapper_percent']:.1f} %), "
-            f"the head {found['head_milliseconds']:.3f} ms"
-        )
+        for what, added in (("a search adds to the bare call", cost.wrapper), ("its head adds", cost.head)):
+            typer.echo(
+                f"clients {cost.clients}: {what} {added['milliseconds']} ms ({added['percent']} %), "
+                f"computing {added['cpu_milliseconds']} ms ({added['cpu_percent']} %)"
+            )
     _save(output, on, {"depth": reach, "costs": [cost.report() for cost in costs]})
 
 

@@ -22,25 +22,34 @@ class Cost:
     clients: int
     paces: dict[str, Pace]
 
-    @property
-    def wrapper(self) -> float:
-        """Milliseconds: finding what is new, deletions, delta, exact similarities, ids and documents of the hits."""
-        return round(self.paces[SEARCH].p50 - self.paces[FAISS].p50, 3)
+    def added(self, to: str, by: str) -> dict[str, float | None]:
+        """What one kind of call takes more than another: milliseconds and percent, by the clock and of computing."""
+        first, second = self.paces[to], self.paces[by]
+        found: dict[str, float | None] = {
+            "milliseconds": round(second.p50 - first.p50, 3),
+            "percent": round(100 * (second.p50 / first.p50 - 1), 1),
+            "cpu_milliseconds": None,
+            "cpu_percent": None,
+        }
+        if first.cpu_p50 and second.cpu_p50:
+            found["cpu_milliseconds"] = round(second.cpu_p50 - first.cpu_p50, 3)
+            found["cpu_percent"] = round(100 * (second.cpu_p50 / first.cpu_p50 - 1), 1)
+        return found
 
     @property
-    def head(self) -> float:
-        """Milliseconds."""
-        return round(self.paces[WITH_HEAD].p50 - self.paces[SEARCH].p50, 3)
+    def wrapper(self) -> dict[str, float | None]:
+        """Of looking for changes, deletions, delta, exact similarities, ids and documents of the hits."""
+        return self.added(FAISS, SEARCH)
+
+    @property
+    def head(self) -> dict[str, float | None]:
+        """Of the head that scores the candidates."""
+        return self.added(SEARCH, WITH_HEAD)
 
     def report(self) -> dict[str, Any]:
         """For a JSON file."""
-        return {
-            "clients": self.clients,
-            "milliseconds": {name: asdict(pace) for name, pace in self.paces.items()},
-            "wrapper_milliseconds": self.wrapper,
-            "wrapper_percent": round(100 * self.wrapper / self.paces[FAISS].p50, 1),
-            "head_milliseconds": self.head,
-        }
+        paces = {name: asdict(pace) for name, pace in self.paces.items()}
+        return {"clients": self.clients, "paces": paces, "wrapper": self.wrapper, "head": self.head}
 
 
 def measure(

@@ -13,18 +13,24 @@ CALLS_PER_TURN = 20
 
 @dataclass(frozen=True)
 class Pace:
-    """Of so many calls: milliseconds of one, and calls a second of all clients together."""
+    """Of so many calls: milliseconds of one, and calls a second of all clients together.
+
+    What a call waits for another client, or another process, is in ``p50`` and ``p99``, and not in ``cpu_p50``: that is
+    what its own thread computed, which is all of it where there is one thread to compute with.
+    """
 
     calls: int
     p50: float
     p99: float
+    cpu_p50: float | None
     per_second: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float], elapsed: float) -> Self:
-        """Of one call or more, that took so long each, and together."""
+    def of(cls, seconds: Sequence[float], elapsed: float, cpu: Sequence[float] = ()) -> Self:
+        """Of one call or more, that took so long each, and together; and that computed so long, if that is known."""
         p50, p99 = 1000 * np.percentile(seconds, [50, 99])
-        return cls(len(seconds), round(float(p50), 3), round(float(p99), 3), round(len(seconds) / elapsed, 1))
+        computed = round(1000 * float(np.median(cpu)), 3) if cpu else None
+        return cls(len(seconds), round(float(p50), 3), round(float(p99), 3), computed, round(len(seconds) / elapsed, 1))
 
 
 def in_turns(calls: Mapping[str, Callable[[int], object]], items: int, clients: int, least: int) -> dict[str, Pace]:
@@ -39,12 +45,12 @@ def in_turns(calls: Mapping[str, Callable[[int], object]], items: int, clients: 
     """
     turns = -(-least // (CALLS_PER_TURN * clients))
     orders = {name: np.random.default_rng(number).permutation(items).tolist() for number, name in enumerate(calls)}
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     elapsed = dict.fromkeys(calls, 0.0)
     with ThreadPoolExecutor(clients) as threads:
 
-        def turn(name: str, first: int) -> list[float]:
-            """Seconds of each of one turn's calls, by all clients."""
+        def turn(name: str, first: int) -> list[tuple[float, float]]:
+            """Seconds, and seconds of computing, of each of one turn's calls, by all clients."""
             numbers = [orders[name][place % items] for place in range(first, first + CALLS_PER_TURN * clients)]
             parts = [numbers[client::clients] for client in range(clients)]
             return [each for part in threads.map(lambda part: _timed(calls[name], part), parts) for each in part]
@@ -56,13 +62,16 @@ def in_turns(calls: Mapping[str, Callable[[int], object]], items: int, clients: 
                 started = time.perf_counter()
                 taken[name] += turn(name, number * CALLS_PER_TURN * clients)
                 elapsed[name] += time.perf_counter() - started
-    return {name: Pace.of(taken[name], elapsed[name]) for name in calls}
+    return {
+        name: Pace.of([seconds for seconds, _ in taken[name]], elapsed[name], [cpu for _, cpu in taken[name]])
+        for name in calls
+    }
 
 
-def _timed(call: Callable[[int], object], numbers: Sequence[int]) -> list[float]:
+def _timed(call: Callable[[int], object], numbers: Sequence[int]) -> list[tuple[float, float]]:
     taken = []
     for number in numbers:
-        started = time.perf_counter()
+        started, computed = time.perf_counter(), time.thread_time()
         call(number)
-        taken.append(time.perf_counter() - started)
+        taken.append((time.perf_counter() - started, time.thread_time() - computed))
     return taken

@@ -95,13 +95,16 @@ def test_search_is_timed_beside_faiss_and_leaves_the_index_alone(
     one, three = found["results"]["costs"]
     assert (one["clients"], three["clients"]) == (1, 3)
     for cost, calls in ((one, 40), (three, 60)):
-        paces = cost["milliseconds"]
+        paces = cost["paces"]
         assert {name: pace["calls"] for name, pace in paces.items()} == {
             "query embedding": calls, "bare FAISS call": calls, "search": calls, "search and head": calls
         }  # fmt: skip
         assert all(0 < pace["p50"] <= pace["p99"] for pace in paces.values())
-        difference = paces["search"]["p50"] - paces["bare FAISS call"]["p50"]
-        assert cost["wrapper_milliseconds"] == pytest.approx(difference, abs=0.001)
+        for part, to, by in (("wrapper", "bare FAISS call", "search"), ("head", "search", "search and head")):
+            for prefix, median in (("", "p50"), ("cpu_", "cpu_p50")):
+                difference = paces[by][median] - paces[to][median]
+                assert cost[part][f"{prefix}milliseconds"] == pytest.approx(difference, abs=0.001)
+                assert cost[part][f"{prefix}percent"] == pytest.approx(100 * difference / paces[to][median], abs=0.06)
     assert bytes_of(folder) == before
     assert sorted(tmp_path.iterdir()) == [output]
 
