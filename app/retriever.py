@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,32 @@ class Query:
     text: str
     embedding: NDArray[np.float32]  # (dim,)
     truncated: bool
+
+
+class _Documents(Sequence[Document]):
+    """The documents of some rows. All are read when one is looked at, and only then: a head looks at none."""
+
+    def __init__(self, index: CandidateSearch, rows: NDArray[np.int64]) -> None:
+        self._index, self._rows = index, rows
+        self._read: list[Document] | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Document: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Document]: ...
+    def __getitem__(self, place: int | slice) -> Document | list[Document]:
+        if self._read is None:
+            self._read = self._index.documents(self._rows)
+        return self._read[place]
+
+    def at(self, places: NDArray[np.int64]) -> list[Document]:
+        """Those at some places; no other is read for it."""
+        if self._read is None:
+            return self._index.documents(self._rows[places])
+        return [self._read[place] for place in places.tolist()]
 
 
 @dataclass(frozen=True)
@@ -149,13 +175,19 @@ class Retriever:
         """The ``k`` best of ``depth`` candidates by the scorer's raw score, ties by id."""
         with stage("candidates"):
             candidates = self._index.search(query.embedding, max(k, depth), filter=filter)
-            documents = self._index.documents(candidates.rows)
+            documents = _Documents(self._index, candidates.rows)
         with stage("scores"):
             scores = scorer.score(query, candidates, documents)
-        raw, calibrated = scores.raw, scorer.calibration(scores.raw)
-        best = sorted(range(len(raw)), key=lambda row: (-raw[row], documents[row].id))[:k]
-        hits = [
-            Hit(documents[row], float(raw[row]), float(calibrated[row]), float(candidates.similarities[row]))
-            for row in best
-        ]
+        best = _best(scores.raw, k)
+        raw, similarities = scores.raw[best], candidates.similarities[best]
+        values = zip(raw.tolist(), scorer.calibration(raw).tolist(), similarities.tolist(), strict=True)
+        hits = [Hit(document, *numbers) for document, numbers in zip(documents.at(best), values, strict=True)]
+        hits = sorted(hits, key=lambda hit: (-hit.logit, hit.document.id))[:k]
         return Found(hits, query.truncated or scores.truncated)
+
+
+def _best(raw: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """(best,) places of the ``k`` highest scores, and of those that tie with the last of them."""
+    if len(raw) <= k:
+        return np.arange(len(raw))
+    return np.flatnonzero(raw >= np.partition(raw, -k)[-k])

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,11 +14,15 @@ from numpy.typing import NDArray
 
 from index.manifest import IndexFault, RecipeFault
 from index.recipes import ROWS_PER_ADD, core_of, is_graph, number_of_lists, training_rows, untrained
+from index.selection import Selection
 
 _library: Any = faiss  # its stubs do not know what its Python layer adds to constructors
 Floats = NDArray[np.float32]
 MOST_EFFORT_IN_A_GRAPH = 4096
 MAX_READ_LOOPS = 2**24  # inverted lists, parts of an index: what a file may have FAISS count up to
+PARAMETERS = 16
+"""Sets of them that are remembered as FAISS takes them: to make one costs a tenth of a small search."""
+
 _READING = threading.Lock()
 
 
@@ -35,6 +40,7 @@ class CandidateIndex:
     def __init__(self, faiss_index: faiss.Index) -> None:
         self._faiss, self._core = faiss_index, core_of(faiss_index)
         self._lists = number_of_lists(self._core)
+        self._remembered = lru_cache(PARAMETERS)(self._parameters)
 
     @classmethod
     def build(cls, embeddings: Floats, recipe: str, transform: Callable[[Floats], Floats] = lambda rows: rows) -> Self:
@@ -119,7 +125,7 @@ class CandidateIndex:
         query: Floats,
         depth: int,
         params: Mapping[str, int] | None = None,
-        allowed: NDArray[np.bool_] | None = None,
+        allowed: Selection | None = None,
     ) -> NDArray[np.int64]:
         """(found,) rows near a query, at most ``depth``, nearest first by FAISS's reckoning.
 
@@ -127,25 +133,33 @@ class CandidateIndex:
             query: (width,).
             depth: at most this many rows.
             params: of this search alone: ``{"nprobe": 32}`` for lists, ``{"efSearch": 128}`` for a graph.
-            allowed: (rows,) which rows may be found; default: all. Others take no place of the ``depth``.
+            allowed: which rows may be found; default: all. Others take no place of the ``depth``.
 
         Raises:
             IndexFault: a parameter that this index does not have, or ``allowed`` is not one flag a row.
         """
-        parameters = self._parameters(params or {}, allowed)
+        parameters = self.parameters(params or {}, allowed)
         _, rows = self._faiss.search(_contiguous(query[None]), depth, params=parameters)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
         return found
 
-    def _parameters(self, params: Mapping[str, int], allowed: NDArray[np.bool_] | None) -> Any:
-        dial = self.dial
-        if unknown := sorted(params.keys() - ({dial.name} if dial else set())):
+    def parameters(self, params: Mapping[str, int], allowed: Selection | None = None) -> Any:
+        """What FAISS is given with a search, made of what a manifest says of it.
+
+        Raises:
+            IndexFault: as for :meth:`search`.
+        """
+        given = tuple(params.items())
+        return self._remembered(given) if allowed is None else self._parameters(given, allowed)
+
+    def _parameters(self, params: tuple[tuple[str, int], ...], allowed: Selection | None = None) -> Any:
+        dial, given = self.dial, dict[str, Any](params)
+        if unknown := sorted(given.keys() - ({dial.name} if dial else set())):
             raise IndexFault(f"{type(self._core).__name__} has no search parameter {unknown}; build the index again")
-        given: dict[str, Any] = dict(params)
         if allowed is not None:
-            if allowed.shape != (len(self),):
-                raise IndexFault(f"{allowed.shape} flags say which of {len(self)} rows are allowed; give one a row")
-            given["sel"] = _library.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            if len(allowed) != len(self):
+                raise IndexFault(f"{len(allowed)} flags say which of {len(self)} rows are allowed; give one a row")
+            given["sel"] = allowed.bitmap
         # Parameters of a search replace the index's own as a whole, so what was not given has to be said again.
         if self._lists:
             parameters = _library.SearchParametersIVF(**{"nprobe": self._core.nprobe} | given)

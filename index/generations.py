@@ -24,6 +24,7 @@ from index.filters import Filter
 from index.headers import check_candidates, check_documents, check_embeddings
 from index.manifest import MANIFEST, BusyFault, EncoderIdentity, GenerationManifest, IndexFault, Verify
 from index.nearest import HeadVectors, NearestSearch, Tuning
+from index.selection import Selection
 
 CURRENT = "CURRENT"
 GENERATIONS = "generations"
@@ -53,14 +54,22 @@ class Candidates:
 
     def nearest(self, nearness: NDArray[np.floating], depth: int) -> "Candidates":
         """The ``depth`` of greatest (found,) nearness, most similar first; ties by row."""
-        kept = np.lexsort((self.rows, -nearness))[:depth]
-        order = kept[np.lexsort((self.rows[kept], -self.similarities[kept]))]
-        return Candidates(self.rows[order], self.similarities[order], self.embeddings[order])
+        return self._at(np.lexsort((self.rows, -nearness))[:depth]).ordered()
+
+    def ordered(self) -> "Candidates":
+        """All of them, most similar first; ties by row."""
+        return self._at(np.lexsort((self.rows, -self.similarities)))
+
+    def _at(self, places: NDArray[np.int64]) -> "Candidates":
+        return Candidates(self.rows[places], self.similarities[places], self.embeddings[places])
 
 
 def similarities_of(embeddings: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """(rows,) cosines of (rows, dim) embeddings with a (dim,) query, to as many decimals as mean something."""
-    return np.clip(np.round(embeddings @ query, DECIMALS), -1.0, 1.0)
+    similarities = embeddings @ query
+    np.round(similarities, DECIMALS, out=similarities)
+    np.minimum(similarities, 1.0, out=similarities)
+    return np.maximum(similarities, -1.0, out=similarities)
 
 
 class Generation:
@@ -123,7 +132,8 @@ class Generation:
         check_embeddings(home / EMBEDDINGS_FILE, manifest)
         check_documents(home / DOCUMENTS_FILE)
         candidates = CandidateIndex.load(home / CANDIDATES_FILE)
-        embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
+        mapped = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
+        embeddings = np.asarray(mapped)  # the same memory, without what a memmap does at each use
         documents = Documents(home / DOCUMENTS_FILE)
         columns = MetadataColumns.open(home / METADATA_FILE) if METADATA_FILE in manifest.files else None
         counts = {manifest.documents, len(candidates), len(embeddings), len(documents)}
@@ -145,7 +155,7 @@ class Generation:
         self,
         query: NDArray[np.float32],
         depth: int,
-        allowed: NDArray[np.bool_] | None = None,
+        allowed: Selection | None = None,
         filter: Filter | None = None,
     ) -> Candidates:
         """At most ``depth`` candidates for a (dim,) query, most similar first.
@@ -156,28 +166,25 @@ class Generation:
         Args:
             query: (dim,).
             depth: at most this many.
-            allowed: (rows,) which rows may be found; default: all. Others take no place of the ``depth``.
+            allowed: which rows may be found; default: all. Others take no place of the ``depth``.
             filter: only documents that it lets through.
         """
         if filter is not None:
             selected = self.select(filter)
             allowed = selected if allowed is None else allowed & selected
         rows, embeddings = self.nearest.search(query, depth, self._tuning, allowed)
-        similarities = similarities_of(embeddings, query)
-        return Candidates(rows, similarities, embeddings).nearest(similarities, depth)
+        return Candidates(rows, similarities_of(embeddings, query), embeddings).ordered()
 
-    def select(self, filter: Filter) -> NDArray[np.bool_]:
-        """(rows,) which rows a filter lets through; not to be written to, since the last few are remembered."""
+    def select(self, filter: Filter) -> Selection:
+        """The rows that a filter lets through; those of the last few filters are remembered."""
         return self._remembered(filter)
 
-    def _selected(self, filter: Filter) -> NDArray[np.bool_]:
+    def _selected(self, filter: Filter) -> Selection:
         if self._columns is not None:
-            selected = self._columns.select(filter)
-        else:  # built before there were columns: every document is read
-            matches = (filter.matches(metadata) for metadata in self._documents.metadata())
-            selected = np.fromiter(matches, np.bool_, len(self))
-        selected.setflags(write=False)
-        return selected
+            return Selection(self._columns.select(filter))
+        # built before there were columns: every document is read
+        matches = (filter.matches(metadata) for metadata in self._documents.metadata())
+        return Selection(np.fromiter(matches, np.bool_, len(self)))
 
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:
         """The documents of some rows, in the order asked."""

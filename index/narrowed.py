@@ -4,7 +4,8 @@ Few rows are all compared. Among more, FAISS passes over those that are not allo
 the rows only it has to look further than it was tuned to: as far as it takes to see as many allowed rows as a search
 among all would see. That is enough where the rows near the query are as likely allowed as others. Where they are less
 so, what is nearest among the allowed is nothing that the index was tuned to find; then the search is widened until its
-best no longer change.
+best no longer change. Where hardly a row is not allowed, a few more than are wanted are found among all, and those that
+are not allowed left out.
 """
 
 import math
@@ -18,12 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.candidates import CandidateIndex
+from index.selection import Selection
 
 EXACT_ROWS = 16_384
 """Up to so many allowed rows each is compared, which is exact. At 384 dimensions it takes 5 ms for all of them, as long
 as FAISS takes for their 8-bit codes; beyond, reading whole embeddings is slower than reading codes."""
 
 ROWS_PER_BLOCK = 2048
+FEW = 1 / 20
+"""Up to this share of rows that are not allowed, as of those deleted, a search among all is tried first."""
+
+SPARE, LEAST_SPARE = 1 / 8, 4
+"""How many more it then asks for, as a share of the depth: of so many nearest that are not allowed it is as good."""
+
 FAMILIAR = 0.8
 """How likely, at least, a row near the query is allowed, as a share of how likely any row is."""
 
@@ -60,7 +68,7 @@ class NarrowedSearch:
         query: NDArray[np.float32],
         depth: int,
         params: Mapping[str, int],
-        allowed: NDArray[np.bool_],
+        allowed: Selection,
         scan: Scan,
     ) -> NDArray[np.int64]:
         """(found,) rows near a query, allowed ones only, nearest first.
@@ -69,21 +77,26 @@ class NarrowedSearch:
             query: (width,) as FAISS is asked.
             depth: at most this many rows.
             params: what a search among all rows was tuned to.
-            allowed: (rows,) which rows may be found.
+            allowed: which rows may be found.
             scan: how near some rows are, exactly.
         """
-        count = int(np.count_nonzero(allowed))
+        count = allowed.count
         if count == len(allowed):
             return self._candidates.search(query, depth, params)
         if count <= max(EXACT_ROWS, depth):
-            return nearest_of(np.flatnonzero(allowed), depth, scan)
+            return nearest_of(allowed.rows, depth, scan)
+        if len(allowed) - count <= FEW * len(allowed):
+            near = self._candidates.search(query, depth + max(LEAST_SPARE, int(SPARE * depth)), params)
+            near = near[allowed.flags[near]]
+            if len(near) >= depth:
+                return near[:depth]
         share = count / len(allowed)
         if isinstance(self._core, faiss.IndexIVF):
             look = self._through_lists(query, params, allowed, share)
         elif isinstance(self._core, faiss.IndexHNSW):
             effort = max(params.get("efSearch", int(self._core.hnsw.efSearch)), depth)
             near = self._candidates.search(query, effort, params)
-            if len(near) >= depth and allowed[near[:depth]].all():
+            if len(near) >= depth and allowed.flags[near[:depth]].all():
                 return near[:depth]
             look = _along_links(near, effort, allowed, share)
         else:  # every row is looked at
@@ -95,10 +108,10 @@ class NarrowedSearch:
             if len(found) == depth and (look.familiar or best == settled):
                 return found
             settled = best
-        return found if look.exhaustive else nearest_of(np.flatnonzero(allowed), depth, scan)
+        return found if look.exhaustive else nearest_of(allowed.rows, depth, scan)
 
     def _through_lists(
-        self, query: NDArray[np.float32], params: Mapping[str, int], allowed: NDArray[np.bool_], share: float
+        self, query: NDArray[np.float32], params: Mapping[str, int], allowed: Selection, share: float
     ) -> _Look:
         for transform in self._transforms:
             query = transform.apply_py(query[None])[0]
@@ -118,14 +131,14 @@ class _Lists:
         self._index = index
         self._rows = [_rows_of(index.invlists, number) for number in range(index.nlist)]
 
-    def reach(self, query: NDArray[np.float32], nprobe: int, allowed: NDArray[np.bool_]) -> tuple[int, float]:
+    def reach(self, query: NDArray[np.float32], nprobe: int, allowed: Selection) -> tuple[int, float]:
         """How many lists hold as many allowed rows as the nearest ``nprobe`` hold rows; the share allowed in those."""
         number = 2 * nprobe
         counts: list[int] = []
         while True:
             _, (nearest,) = self._index.quantizer.search(query[None], min(number, self._index.nlist))
             near = nearest[nearest >= 0].tolist()
-            counts += [int(np.count_nonzero(allowed[self._rows[which]])) for which in near[len(counts) :]]
+            counts += [allowed.in_list(which, self._rows[which]) for which in near[len(counts) :]]
             wanted = sum(len(self._rows[which]) for which in near[:nprobe])
             seen = np.cumsum(counts)
             if seen[-1] >= wanted or len(near) < number:
@@ -147,8 +160,8 @@ def nearest_of(rows: NDArray[np.int64], depth: int, scan: Scan) -> NDArray[np.in
     return rows[np.lexsort((rows, -nearness))][:depth]
 
 
-def _along_links(near: NDArray[np.int64], effort: int, allowed: NDArray[np.bool_], share: float) -> _Look:
-    local = float(allowed[near].mean()) if len(near) else 0.0
+def _along_links(near: NDArray[np.int64], effort: int, allowed: Selection, share: float) -> _Look:
+    local = float(allowed.flags[near].mean()) if len(near) else 0.0
     # Walking through an eighth of a graph costs more than comparing all of its rows.
     most = len(allowed) // 8
     return _Look("efSearch", math.ceil(effort / share), most, local >= FAMILIAR * share, exhaustive=False)

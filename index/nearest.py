@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from index.candidates import CandidateIndex
 from index.manifest import HeadIdentity
 from index.narrowed import NarrowedSearch
+from index.selection import Selection
 
 Floats = NDArray[np.float32]
 
@@ -63,7 +64,7 @@ class NearestSearch:
         return self.vectors(embeddings) @ self.query_vectors(query[None])[0]
 
     def search(
-        self, query: Floats, depth: int, tuning: Tuning, allowed: NDArray[np.bool_] | None = None
+        self, query: Floats, depth: int, tuning: Tuning, allowed: Selection | None = None
     ) -> tuple[NDArray[np.int64], Floats]:
         """(found,) rows nearest to a (dim,) query and their (found, dim) embeddings, in no order.
 
@@ -71,7 +72,7 @@ class NearestSearch:
             query: (dim,).
             depth: at most this many.
             tuning: how to ask.
-            allowed: (rows,) which rows may be found; default: all.
+            allowed: which rows may be found; default: all.
         """
         fetched = max(depth, min(depth * tuning.refine, len(self.embeddings)))
         vector = self.query_vectors(query[None])[0]

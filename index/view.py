@@ -1,7 +1,8 @@
 """What does a search look at? A generation and the changes since, as one state that nothing changes any more."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 from index.changes import Change
 from index.documents import Document
 from index.filters import Filter
-from index.generations import Candidates, Generation, similarities_of
+from index.generations import SELECTIONS, Candidates, Generation, similarities_of
 from index.manifest import GenerationManifest
+from index.selection import Selection
 
 
 class _Delta:
@@ -49,7 +51,7 @@ class View:
     through: int
     """The last change that is in it."""
     _count: int
-    _base: NDArray[np.bool_] | None  # (generation,) what is still there; None: all
+    _base: Selection | None  # what of the generation is still there; None: all
     _delta: _Delta
     _embeddings: NDArray[np.float32]  # (delta, dim)
     _alive: NDArray[np.bool_]  # (delta,)
@@ -89,26 +91,37 @@ class View:
             depth: at most this many.
             filter: only documents that it matches.
         """
-        near = self.generation.search(query, depth, self._base, filter)
+        allowed = self._base if filter is None else self._selected(filter)
+        near = self.generation.search(query, depth, allowed)
         if not len(self._alive):
             return near
-        rows = self._nearest(self._nearness(query, self._embeddings), depth, filter)
-        embeddings = np.concatenate([near.embeddings, self._embeddings[rows]])
+        similarities, nearest = similarities_of(self._embeddings, query), self.generation.nearest
+        found, added = near.similarities, similarities
+        if nearest.head is not None:  # near is what the generation's index ranks by
+            found, added = nearest.closeness(query, near.embeddings), nearest.closeness(query, self._embeddings)
+        rows = self._nearest(added, found.min() if len(found) == depth else None, depth, filter)
+        if not len(rows):
+            return near
         both = Candidates(
             np.concatenate([near.rows, rows + len(self.generation)]),
-            np.concatenate([near.similarities, similarities_of(self._embeddings, query)[rows]]),
-            embeddings,
+            np.concatenate([near.similarities, similarities[rows]]),
+            np.concatenate([near.embeddings, self._embeddings[rows]]),
         )
-        return both.nearest(self._nearness(query, embeddings), depth)
+        return both.nearest(np.concatenate([found, added[rows]]), depth)
 
-    def _nearness(self, query: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(rows,) by what the generation's index ranks: the similarity, or the score of a head."""
-        nearest = self.generation.nearest
-        return similarities_of(embeddings, query) if nearest.head is None else nearest.closeness(query, embeddings)
+    @cached_property
+    def _selected(self) -> Callable[[Filter], Selection]:
+        """What a filter lets through of the generation's rows that are still there; the last few are remembered."""
+        generation, base = self.generation, self._base
+        if base is None:
+            return generation.select
+        return lru_cache(SELECTIONS)(lambda filter: base & generation.select(filter))
 
-    def _nearest(self, nearness: NDArray[np.float32], depth: int, filter: Filter | None) -> NDArray[np.int64]:
-        """(found,) rows of the delta that may be among the ``depth`` nearest."""
-        rows = np.flatnonzero(self._alive)
+    def _nearest(
+        self, nearness: NDArray[np.float32], least: np.float32 | None, depth: int, filter: Filter | None
+    ) -> NDArray[np.int64]:
+        """(found,) rows of the delta that may be among the ``depth`` nearest: none of them is below ``least``."""
+        rows = np.flatnonzero(self._alive if least is None else self._alive & (nearness >= least))
         if filter is None:
             if len(rows) > depth:
                 least = np.partition(nearness[rows], len(rows) - depth)[len(rows) - depth]
@@ -141,7 +154,7 @@ class View:
     def rows(self) -> NDArray[np.int64]:
         """(documents,) the row of every document: the generation's as they were, then others as they last came."""
         size = len(self.generation)
-        below = np.arange(size) if self._base is None else np.flatnonzero(self._base)
+        below = np.arange(size) if self._base is None else self._base.rows
         return np.concatenate([below, size + np.flatnonzero(self._alive)])
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
@@ -155,7 +168,7 @@ class View:
             elif self._alive[row]:
                 found[id_] = row + len(self.generation)
         for id_, row in self.generation.rows_of(elsewhere).items():
-            if self._base is None or self._base[row]:
+            if self._base is None or self._base.flags[row]:
                 found[id_] = row
         return found
 
@@ -166,7 +179,7 @@ class View:
 
     def after(self, changes: Sequence[Change]) -> "View":
         """The state after some more changes. Only the newest view may be continued."""
-        base, count = self._base, self._count
+        count, gone = self._count, list[int]()
         rows = self.rows_of({change.id for change in changes})
         added = sum(change.document is not None for change in changes)
         living = np.concatenate([self._alive, np.zeros(added, np.bool_)])
@@ -178,9 +191,7 @@ class View:
                 if old >= size:
                     living[old - size] = False
                 else:
-                    if base is None or base is self._base:
-                        base = np.ones(size, np.bool_) if base is None else base.copy()
-                    base[old] = False
+                    gone.append(old)
             if change.document is not None and change.vector is not None:
                 self._delta.append(change.document, change.vector)
                 living[end] = True
@@ -188,4 +199,9 @@ class View:
                 end += 1
                 count += 1
         through = self.through + len(changes)
+        base = self._base
+        if gone:
+            flags = np.ones(size, np.bool_) if base is None else base.flags.copy()
+            flags[gone] = False
+            base = Selection(flags)
         return View(self.generation, through, count, base, self._delta, self._delta.embeddings(), living)

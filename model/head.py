@@ -19,6 +19,9 @@ LOGIT_DECIMALS = 5
 """Logits are rounded to this: beyond it they say which kernel a matrix product took, not how similar two texts are.
 Equal texts thus tie exactly, wherever in a batch they stood."""
 
+PAIRS_WORTH_A_MATRIX = 32
+"""From so many candidates of one query on, a matrix made for the query saves more than it costs."""
+
 LANES = 16
 """Extended vectors are padded to a multiple of this, so that no kernel has a remainder to handle."""
 
@@ -62,7 +65,8 @@ class MlpHead:
     """The head of Distilled Sentence Embedding on [u, v, u*v, abs(u - v)] (arXiv 1908.05161).
 
     The weights of u and v are one matrix, so it is symmetric. It splits as
-    ``either u + either v + product (u*v) + difference abs(u - v)``: of a query, the first term is computed once.
+    ``either u + either v + product (u*v) + difference abs(u - v)``. Of one u against many v, the first term is computed
+    once, and the next two are one product with a matrix made of u: ``(either + product * u) v``.
     """
 
     either: Floats  # (hidden, dim), for u and for v
@@ -93,8 +97,12 @@ class MlpHead:
 
     def logits(self, left: Floats, right: Floats) -> NDArray[np.float64]:
         """(pairs,) raw scores of (pairs, dim) or (1, dim) against (pairs, dim)."""
-        hidden = left @ self.either.T + right @ self.either.T
-        hidden += (left * right) @ self.product.T
+        if len(left) == 1 and len(right) >= PAIRS_WORTH_A_MATRIX:
+            hidden = right @ (self.either + self.product * left).T
+        else:
+            hidden = right @ self.either.T
+            hidden += (left * right) @ self.product.T
+        hidden += left @ self.either.T
         hidden += np.abs(left - right) @ self.difference.T
         hidden += self.bias
         np.maximum(hidden, 0.0, out=hidden)

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from scripts import (
+    benchmark_commands,
     data_commands,
     evaluate_command,
     index_commands,
@@ -34,6 +35,7 @@ app.command("export")(training_commands.export)
 app.command("evaluate")(evaluate_command.evaluate)
 app.add_typer(task_commands.app, name="tasks")
 app.add_typer(data_commands.app, name="data")
+app.add_typer(benchmark_commands.app, name="benchmark")
 
 
 def main() -> None:

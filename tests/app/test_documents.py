@@ -1,6 +1,5 @@
 """Changes over HTTP: durable when answered, found by the next search, and a request sees one state throughout."""
 
-from dataclasses import replace
 import http.client
 import json
 import os
@@ -11,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 

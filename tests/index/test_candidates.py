@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from index.candidates import CandidateIndex, Dial
 from index.exact import exact_search
 from index.manifest import IndexFault
+from index.selection import Selection
 from tests.index.vectors import clustered, unit_rows
 
 KINDS = {  # each searched so that nothing but its codes can cost recall
@@ -71,7 +72,7 @@ def test_every_kind_passes_over_what_is_not_allowed(
     random = np.random.default_rng(seed)
     allowed = random.random(len(embeddings)) < share
     query = embeddings[random.integers(len(embeddings))]
-    found = indexes[recipe].search(query, 40, KINDS[recipe], allowed)
+    found = indexes[recipe].search(query, 40, KINDS[recipe], Selection(allowed))
     assert allowed[found].all()
     if not recipe.startswith("HNSW"):  # a graph is followed through what is not allowed, and may not reach the rest
         assert len(found) == min(40, allowed.sum())
@@ -121,8 +122,8 @@ def test_a_parameter_of_another_kind_is_refused(indexes: dict[str, CandidateInde
     for recipe in ("Flat", "IVF16,SQ8"):
         with pytest.raises(IndexFault, match=r"has no search parameter \['efSearch'\]"):
             indexes[recipe].search(embeddings[0], 1, {"efSearch": 3})
-    with pytest.raises(IndexFault, match=r"\(7,\) flags say which of 1500 rows"):
-        indexes["Flat"].search(embeddings[0], 1, allowed=np.ones(7, np.bool_))
+    with pytest.raises(IndexFault, match=r"7 flags say which of 1500 rows"):
+        indexes["Flat"].search(embeddings[0], 1, allowed=Selection(np.ones(7, np.bool_)))
 
 
 @pytest.mark.parametrize("recipe", ["IVF16,SQ8", "IVF16,PQ16x4fs", "HNSW16", "PCA16,IVF16,RaBitQ"])

@@ -14,6 +14,7 @@ from index.exact import exact_search
 from index.filters import parse_filter
 from index.generations import METADATA_FILE, Generation
 from index.manifest import EncoderIdentity, IndexFault
+from index.selection import Selection
 from index.sources import SourcedDocument
 
 ROWS, DIMS = 600, 8
@@ -75,9 +76,9 @@ def test_a_filtered_search_is_a_search_of_what_is_let_through(
 def test_allowed_rows_and_a_filter_both_hold(folder: Path) -> None:
     generation = Generation.open(folder)
     allowed = np.arange(ROWS) < 50
-    found = generation.search(encode(["5"])[0], ROWS, allowed, parse_filter({"lang": "en"}))
+    found = generation.search(encode(["5"])[0], ROWS, Selection(allowed), parse_filter({"lang": "en"}))
     assert sorted(found.rows) == list(range(1, 50, 2))
-    assert sorted(generation.search(encode(["5"])[0], ROWS, allowed).rows) == list(range(50))
+    assert sorted(generation.search(encode(["5"])[0], ROWS, Selection(allowed)).rows) == list(range(50))
     assert allowed.sum() == 50
 
 
@@ -86,7 +87,7 @@ def test_a_selection_is_remembered_and_cannot_be_changed(folder: Path) -> None:
     selected = generation.select(parse_filter({"lang": "en"}))
     assert generation.select(parse_filter({"lang": "en"})) is selected
     with pytest.raises(ValueError, match="read-only"):
-        selected[0] = True
+        selected.flags[0] = True
 
 
 def without_columns(folder: Path) -> None:
@@ -106,12 +107,12 @@ def test_a_generation_without_columns_answers_the_same(tmp_path: Path) -> None:
     old = Generation.open(tmp_path)
     query = encode(["4"])[0]
     for wanted in map(parse_filter, FILTERS):
-        np.testing.assert_array_equal(old.select(wanted), new.select(wanted))
+        np.testing.assert_array_equal(old.select(wanted).flags, new.select(wanted).flags)
         np.testing.assert_array_equal(
             old.search(query, 9, filter=wanted).rows, new.search(query, 9, filter=wanted).rows
         )
     with pytest.raises(ValueError, match="read-only"):
-        old.select(wanted)[0] = True
+        old.select(wanted).flags[0] = True
 
 
 def test_columns_of_another_number_of_rows_are_refused(tmp_path: Path) -> None:

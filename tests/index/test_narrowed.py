@@ -10,6 +10,7 @@ import index.narrowed as narrowed_module
 from index.candidates import CandidateIndex
 from index.exact import exact_search
 from index.narrowed import NarrowedSearch, nearest_of
+from index.selection import Selection
 
 ROWS, DIMS, CLUSTERS, LISTS, QUERIES = 6000, 16, 40, 64, 40
 
@@ -80,7 +81,7 @@ def test_recall_is_kept_wherever_the_allowed_rows_are(
         else:
             centres = np.array([rows[cluster == number].mean(axis=0) for number in range(CLUSTERS)])
             allowed = np.isin(cluster, PLACES[place](np.argsort(-centres @ query))[: int(share * CLUSTERS)])
-        found = narrowed.search(query, 50, params, allowed, lambda some: rows[some] @ query)  # noqa: B023
+        found = narrowed.search(query, 50, params, Selection(allowed), lambda some: rows[some] @ query)  # noqa: B023
         assert allowed[found].all()
         assert len(found) == len(set(found)) == 50
         share_of = [
@@ -121,11 +122,11 @@ def test_among_rows_allowed_at_random_it_looks_no_further_than_needed(clusters, 
     narrowed = NarrowedSearch(index)
     allowed = np.random.default_rng(2).random(ROWS) < 0.5
     for query in queries:
-        narrowed.search(query, 10, {"nprobe": 6}, allowed, never)
+        narrowed.search(query, 10, {"nprobe": 6}, Selection(allowed), never)
     assert len(index.asked) == len(queries)
     assert 9 <= np.mean([params["nprobe"] for params in index.asked]) <= 15
     index.asked.clear()
-    narrowed.search(queries[0], 10, {"nprobe": 6}, np.ones(ROWS, np.bool_), never)
+    narrowed.search(queries[0], 10, {"nprobe": 6}, Selection(np.ones(ROWS, np.bool_)), never)
     assert index.asked == [{"nprobe": 6}]
 
 
@@ -134,7 +135,7 @@ def test_the_depth_is_filled_where_so_many_rows_are_allowed(clusters, monkeypatc
     rows, _, (query, *_) = clusters
     allowed = np.random.default_rng(2).random(ROWS) < 0.5
     found = NarrowedSearch(CandidateIndex(built(rows, f"IVF{LISTS},SQ8"))).search(
-        query, 1000, {"nprobe": 1}, allowed, never
+        query, 1000, {"nprobe": 1}, Selection(allowed), never
     )
     assert len(found) == 1000
 
@@ -145,7 +146,7 @@ def test_a_graph_is_walked_as_much_further_as_fewer_rows_are_allowed(clusters, m
     index = Watched(built(rows, "HNSW16"))
     allowed = np.arange(ROWS) % 4 == 0
     allowed[index.search(query, 24, {"efSearch": 24})[1::2]] = True  # every other near row
-    NarrowedSearch(index).search(query, 10, {"efSearch": 24}, allowed, never)
+    NarrowedSearch(index).search(query, 10, {"efSearch": 24}, Selection(allowed), never)
     assert index.asked[1:] == [{"efSearch": 24}, {"efSearch": math.ceil(24 * ROWS / allowed.sum())}]
 
 
@@ -162,7 +163,7 @@ def test_few_allowed_rows_are_searched_exactly(seed: int, count: int, share: flo
     rows, query = unit(random.normal(size=(count, 8))), unit(random.normal(size=(1, 8)))[0]
     allowed = random.random(count) < share
     narrowed = NarrowedSearch(CandidateIndex.build(rows, recipe))
-    found = narrowed.search(query, depth, {}, allowed, lambda some: rows[some] @ query)
+    found = narrowed.search(query, depth, {}, Selection(allowed), lambda some: rows[some] @ query)
     if not allowed.all() or recipe == "Flat":
         np.testing.assert_array_equal(found, best_allowed(rows, query, allowed, depth))
 
@@ -181,10 +182,10 @@ def test_the_threshold_is_counted_in_allowed_rows(clusters, monkeypatch) -> None
     narrowed = NarrowedSearch(CandidateIndex(built(rows, "SQ8")))
     allowed = np.zeros(ROWS, np.bool_)
     allowed[:101] = True
-    assert len(narrowed.search(query, 5, {}, allowed, never)) == 5
+    assert len(narrowed.search(query, 5, {}, Selection(allowed), never)) == 5
     allowed[0] = False
     with pytest.raises(AssertionError, match="every allowed row"):
-        narrowed.search(query, 5, {}, allowed, never)
+        narrowed.search(query, 5, {}, Selection(allowed), never)
 
 
 def test_a_graph_whose_answer_is_allowed_is_walked_once(clusters, monkeypatch) -> None:
@@ -195,6 +196,6 @@ def test_a_graph_whose_answer_is_allowed_is_walked_once(clusters, monkeypatch) -
     allowed = np.ones(ROWS, np.bool_)
     allowed[np.setdiff1d(np.arange(ROWS), plain)[:3000]] = False
     index.asked.clear()
-    found = NarrowedSearch(index).search(query, 10, {"efSearch": 24}, allowed, never)
+    found = NarrowedSearch(index).search(query, 10, {"efSearch": 24}, Selection(allowed), never)
     np.testing.assert_array_equal(found, plain)
     assert index.asked == [{"efSearch": 24}]

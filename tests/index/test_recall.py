@@ -20,6 +20,7 @@ from index.live import LiveIndex
 from index.manifest import EncoderIdentity, GenerationManifest, HeadIdentity, IndexFault
 from index.nearest import HeadVectors, NearestSearch, Tuning
 from index.recall import Aim, Trial, least_queries, lower_bound, prove
+from index.selection import Selection
 from model.head import QuadraticHead
 from tests.index.test_build import sourced
 from tests.index.vectors import clustered, unit_rows
@@ -254,7 +255,7 @@ def test_the_manifest_says_how_to_search_and_searches_follow_it(tmp_path: Path) 
     assert np.mean(found) / 10 >= 0.93
     generation = Generation.open(tmp_path, ENCODER)
     allowed = np.arange(3000) % 3 == 0
-    assert allowed[generation.search(embeddings[0], 50, allowed).rows].all()
+    assert allowed[generation.search(embeddings[0], 50, Selection(allowed)).rows].all()
 
 
 def test_everything_but_what_was_measured_is_the_same_again(tmp_path: Path) -> None:

@@ -1,0 +1,219 @@
+"""dse benchmark: every timing of the index that the documentation quotes, as JSON and as a table."""
+
+import gzip
+import json as json_lines
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.threads import limit_native_threads
+from scripts.console import errors, print_table, progress_bar, read_settings, written
+from scripts.options import BundleOption, DataOption
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+    from scripts.benchmarks.conditions import Conditions
+    from scripts.benchmarks.timing import Pace
+
+IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="The index folder; it is not changed.")]
+QueriesOption = Annotated[
+    Path | None, typer.Option(help="What to ask, a query a line.", show_default="texts of documents")
+]
+DepthOption = Annotated[int | None, typer.Option(min=1, help="Candidates a query.", show_default="as served")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="DSE_THREADS")]
+ScratchOption = Annotated[
+    Path | None, typer.Option(help="A folder for a copy of the index.", show_default="the system's temporary one")
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures here, as JSON.")]
+
+app = typer.Typer(help="Measure searches, filters and changes of an index.", no_args_is_help=True)
+
+
+@app.command()
+def corpus(
+    data: DataOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .jsonl or .jsonl.gz file for dse index build.")],
+    count: Annotated[int, typer.Option(min=1, help="Documents to write.")] = 1_000_000,
+) -> None:
+    """Write the sentences of a data folder as documents, each once, with a number to filter by in their metadata."""
+    from scripts.benchmarks.corpus import documents
+
+    with written(output, "wb") as file, progress_bar() as bar:
+        task = bar.add_task("collecting", total=count)
+        packed = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) if output.suffix == ".gz" else file
+        for document in documents(data, count):
+            packed.write(json_lines.dumps(document, ensure_ascii=False).encode() + b"\n")
+            bar.advance(task)
+        if packed is not file:
+            packed.close()
+    typer.echo(f"{count:,} documents -> {output}")
+
+
+@app.command()
+def search(
+    index: IndexArgument,
+    queries: QueriesOption = None,
+    bundle: BundleOption = None,
+    depth: DepthOption = None,
+    clients: Annotated[list[int] | None, typer.Option(min=1, help="At once.", show_default="1 and 8")] = None,
+    searches: Annotated[int, typer.Option(min=1, help="Of each kind, at least.")] = 1000,
+    changes: Annotated[int, typer.Option(min=0, help="Make so many changes first, to a copy.")] = 0,
+    scratch: ScratchOption = None,
+    threads: ThreadsOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Time searches within this process beside bare calls of FAISS, in turns: what does the rest of a search cost?"""
+    settings = _settings(bundle, threads)
+
+    from app.loading import open_index
+    from model.bundle import load_student
+    from scripts.benchmarks.conditions import conditions
+    from scripts.benchmarks.scratch import change, queries_of, scratch_copy
+    from scripts.benchmarks.search import EMBEDDING, FAISS, SEARCH, WITH_HEAD, Cost, measure
+
+    student = load_student(settings.bundle, settings.threads)
+
+    def measured(folder: Path) -> "tuple[list[Cost], Conditions, int]":
+        with open_index(folder, student, writable=changes > 0) as live:
+            if changes:
+                change(live, changes)
+            view = live.view()
+            texts, asked = queries_of(queries, view)
+            reach = depth or settings.depth_for(view.manifest.depth)
+            on = conditions("search", view, student.name, settings.threads, len(texts), asked)
+            return measure(live, student, texts, reach, clients or [1, 8], searches), on, reach
+
+    if changes:
+        with scratch_copy(index, scratch) as copy:
+            costs, on, reach = measured(copy)
+    else:
+        costs, on, reach = measured(index)
+    print_table(["measured on", ""], [*on.rows(), ["depth", str(reach)]])
+    rows = [
+        [str(cost.clients), name, *_paced(cost.paces[name]), f"{cost.paces[name].cpu_p50:.3f}"]
+        for cost in costs
+        for name in (EMBEDDING, FAISS, SEARCH, WITH_HEAD)
+    ]
+    print_table(["clients", "what", "p50 ms", "p99 ms", "a second", "cpu p50 ms"], rows)
+    for cost in costs:
+        for what, added in (("a search adds to the bare call", cost.wrapper), ("its head adds", cost.head)):
+            typer.echo(
+                f"clients {cost.clients}: {what} {added['milliseconds']} ms ({added['percent']} %), "
+                f"computing {added['cpu_milliseconds']} ms ({added['cpu_percent']} %)"
+            )
+    _save(output, on, {"depth": reach, "costs": [cost.report() for cost in costs]})
+
+
+@app.command()
+def filters(
+    index: IndexArgument,
+    queries: QueriesOption = None,
+    bundle: BundleOption = None,
+    field: Annotated[str, typer.Option(help="Of the metadata, a number of 0 to 9999.")] = "bucket",
+    most: Annotated[int, typer.Option(min=1, help="Queries to ask, of those there are.")] = 200,
+    depth: DepthOption = None,
+    threads: ThreadsOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Search among 50, 10, 1, 0.1 and 0.01 % of the documents: recall@10 against the exact answer, and time."""
+    settings = _settings(bundle, threads)
+
+    from dataclasses import asdict
+
+    from app.loading import open_index
+    from model.bundle import load_student
+    from scripts.benchmarks.conditions import conditions
+    from scripts.benchmarks.filters import measure
+    from scripts.benchmarks.scratch import queries_of
+
+    student = load_student(settings.bundle, settings.threads)
+    with open_index(index, student) as live:
+        view = live.view()
+        texts, asked = queries_of(queries, view)
+        texts = texts[:most]
+        reach = depth or settings.depth_for(view.manifest.depth)
+        on = conditions("filters", view, student.name, settings.threads, len(texts), asked)
+        sweeps = measure(view, student, texts, field, reach)
+    print_table(["measured on", ""], [*on.rows(), ["depth", str(reach)]])
+    rows = [
+        [f"{100 * sweep.share:g} %", f"{sweep.documents:,}", f"{sweep.recall:.4f}",
+         *_paced(sweep.search), f"{sweep.first_milliseconds:.1f}"]
+        for sweep in sweeps
+    ]  # fmt: skip
+    print_table(["let through", "documents", "recall@10", "p50 ms", "p99 ms", "a second", "first ms"], rows)
+    _save(output, on, {"depth": reach, "sweeps": [asdict(sweep) for sweep in sweeps]})
+
+
+@app.command()
+def changes(
+    index: IndexArgument,
+    queries: QueriesOption = None,
+    bundle: BundleOption = None,
+    upserts: Annotated[int, typer.Option(min=1, help="Documents to write.")] = 10_000,
+    batch: Annotated[int, typer.Option(min=1, help="Documents a request.")] = 100,
+    clients: Annotated[int, typer.Option(min=1, help="That search at once.")] = 8,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of searching before and after.")] = 20.0,
+    scratch: ScratchOption = None,
+    threads: ThreadsOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Write documents through HTTP while clients search, then compact: to a service of a copy, which it starts."""
+    settings = _settings(bundle, threads)
+
+    from app.loading import open_index
+    from model.bundle import load_student
+    from scripts.benchmarks.changes import documents_to_write, measure
+    from scripts.benchmarks.conditions import conditions
+    from scripts.benchmarks.scratch import queries_of, scratch_copy
+
+    student = load_student(settings.bundle, settings.threads)
+    with scratch_copy(index, scratch) as copy:
+        with open_index(copy, student) as live:
+            view = live.view()
+            texts, asked = queries_of(queries, view)
+            documents = documents_to_write(view, upserts)
+            on = conditions("changes", view, student.name, settings.threads, len(texts), asked)
+        with progress_bar() as bar:
+            task = bar.add_task("starting the service", total=None)
+            found = measure(
+                copy,
+                settings.bundle,
+                settings.threads,
+                texts,
+                documents,
+                batch=batch,
+                clients=clients,
+                seconds=seconds,
+                stage=lambda words: bar.update(task, description=words),
+            )
+    print_table(["measured on", ""], on.rows())
+    rows = [
+        [phase.name, f"{phase.seconds:.1f}", str(phase.failed), *(_paced(phase.searches) if phase.searches else [])]
+        for phase in found.phases
+    ]
+    print_table([f"{clients} clients", "seconds", "failed", "p50 ms", "p99 ms", "a second"], rows)
+    typer.echo(
+        f"{found.upserts:,} upserts, {found.upserts_per_second:,.0f} a second in requests of {found.batch} "
+        f"(p99 {found.puts.p99:.0f} ms, {found.failed_puts} failed); {found.lost} of {found.looked_for} looked for lost"
+    )
+    if found.compaction_fault:
+        errors.print(f"not compacted: {found.compaction_fault}", markup=False)
+    _save(output, on, {"clients": clients} | found.report())
+
+
+def _settings(bundle: Path | None, threads: int | None) -> "Settings":
+    given = {"bundle": bundle, "threads": threads}
+    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    limit_native_threads(settings.threads)  # before numpy and FAISS are loaded
+    return settings
+
+
+def _paced(pace: "Pace") -> list[str]:
+    return [f"{pace.p50:.3f}", f"{pace.p99:.3f}", f"{pace.per_second:,.1f}"]
+
+
+def _save(output: Path | None, on: "Conditions", results: dict[str, Any]) -> None:
+    if output is not None:
+        with written(output, "w") as file:
+            file.write(json_lines.dumps(on.report(results), indent=2, ensure_ascii=False) + "\n")

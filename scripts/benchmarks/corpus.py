@@ -1,0 +1,88 @@
+"""Where do a million real sentences come from? Every sentence of a data folder, each once, always in the same order."""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scripts.console import BadInput
+
+BUCKETS = 10_000
+"""Each document has a ``bucket`` below this, by its id's digest: any share of them can be filtered for."""
+
+LONGEST = 500  # characters; what is longer is no sentence
+
+
+def documents(data: Path, count: int) -> Iterator[dict[str, Any]]:
+    """The first ``count`` sentences: those of ``data/corpus``, then the sides of the pairs in the sets beside it.
+
+    Raises:
+        BadInput: there is no such folder, a file cannot be read, or there are fewer sentences; raised at the end then.
+    """
+    if not data.is_dir():
+        raise BadInput(f"{data} is not a folder; give the one that holds corpus/ and the pair sets")
+    written = 0
+    seen: set[bytes] = set()
+    for source, sentence in _sentences(data):
+        text = " ".join(sentence.split())
+        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        if not text or len(text) > LONGEST or digest in seen:
+            continue
+        seen.add(digest)
+        id_ = f"{source}/{written}"
+        bucket = int.from_bytes(hashlib.sha256(id_.encode()).digest()[:8]) % BUCKETS
+        yield {"id": id_, "text": text, "metadata": {"source": source, "bucket": bucket}}
+        written += 1
+        if written == count:
+            return
+    raise BadInput(f"{data} holds {written:,} sentences of at most {LONGEST} characters; give --count as many or fewer")
+
+
+def _sentences(data: Path) -> Iterator[tuple[str, str]]:
+    """Every sentence with the name of its source, repeats included."""
+    for path in _files(data / "corpus", ".txt"):
+        yield from ((_name(path), line) for line in _lines(path))
+    for path in _files(data / "corpus", ".jsonl"):
+        yield from ((_name(path), sentence) for sentence in _captions_and_titles(path))
+    for folder in sorted(path for path in data.iterdir() if path.is_dir() and path.name != "corpus"):
+        for path in _files(folder, ".tsv"):
+            yield from ((folder.name, sentence) for sentence in _sides(path))
+
+
+def _captions_and_titles(path: Path) -> Iterator[str]:
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = json.loads(line)
+            found = [*row.get("captions", []), row.get("title")]
+        except (ValueError, AttributeError, TypeError) as error:
+            raise BadInput(f"{path}:{number}: not an object of captions or a title ({error})") from error
+        yield from (sentence for sentence in found if isinstance(sentence, str))
+
+
+def _sides(path: Path) -> Iterator[str]:
+    """Both sentences of each pair; nothing of a file of another kind."""
+    lines = _lines(path)
+    if next(lines, "").split("\t")[:2] == ["sentence1", "sentence2"]:
+        for line in lines:
+            yield from line.split("\t")[:2]
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.name.removesuffix(".gz").endswith(suffix))
+
+
+def _name(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+            for line in file:
+                yield line.rstrip("\r\n")
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise BadInput(f"{path}: {error}") from error
