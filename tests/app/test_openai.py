@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from app.batching import Queues
 from app.main import create_app
 from app.settings import Settings
 from model.bundle import Student
@@ -156,6 +157,8 @@ def test_what_no_route_sees_is_refused_in_openais_words_too(client: TestClient, 
 
 class _Broken:
     """A service that nobody can use."""
+
+    queues, index = Queues(), None
 
 
 def test_a_failure_inside_is_told_in_openais_words_without_its_reason(settings: Settings) -> None:
