@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from app.answers import Work, embed, score
-from app.errors import ServiceError
 from app.registry import Models
 from app.routes.checks import within, within_reach
 from app.routes.dependencies import ModelsDep, SettingsDep
@@ -52,7 +51,9 @@ class EmbedRequest(Spoken):
     inputs: Texts = Field(description="a text, or several; token ids are refused")
     truncation_direction: Direction = None
     prompt_name: NoPrompt = None
-    normalize: bool | None = Field(None, description="embeddings are of unit length: false is refused")
+    normalize: bool | None = Field(
+        None, description="accepted: the models end in a normalisation, so embeddings are of unit length either way"
+    )
     dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
 
 
@@ -223,10 +224,6 @@ def info(
 def embeddings(request: EmbedRequest, models: Models, settings: Settings) -> Response:
     """``[[number, ...], ...]``."""
     started, student = time.perf_counter(), models.student(request.model)
-    if request.normalize is False:
-        raise ServiceError(
-            422, f"{student.name} gives embeddings of unit length only; leave normalize out", "normalize"
-        )
     within(len(request.inputs), settings.max_batch, "inputs", "DSE_MAX_BATCH")
     embedded = embed(student, request.inputs, request.dimensions, request.may_cut)
     return json_response(embedded.embeddings.tolist(), timings(embedded.work, started))
