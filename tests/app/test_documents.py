@@ -23,8 +23,11 @@ from app.main import create_app
 from app.settings import Settings
 from index.changes import ChangeLog
 from index.live import LiveIndex
+from index.manifest import EncoderIdentity
+from index.rebuild import rebuild
 from model.bundle import Student
 from tests.conftest import WORDS, build_index
+from tests.index.lettered import embed
 
 NEW = {"id": "new", "text": "tonsil", "metadata": {"kind": "noun"}}
 
@@ -126,6 +129,36 @@ def test_reload_takes_up_what_another_process_built(client: TestClient, own: Set
     assert facts(client) == ("000002", 1, 0)
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_service_whose_index_moved_to_another_encoder_says_so(own: Settings, read_only: bool, caplog) -> None:
+    client = TestClient(create_app(own.model_copy(update={"read_only": read_only})))
+    assert "stays_because" not in client.get("/readyz").json()
+    assert own.index is not None
+    rebuild(own.index, embed, 26, EncoderIdentity(name="other", digest="e" * 64))
+    assert len(ids(client, "silent")) == len(WORDS)
+    index, ready = client.get("/v1/index").json(), client.get("/readyz").json()
+    assert (index["generation"], ready["generation"]) == ("000001", "000001")
+    assert index["read_only"] is True
+    for told in (index["stays_because"], ready["stays_because"], caplog.text):
+        assert "was built with encoder other" in told
+    assert client.put("/v1/documents", json={"documents": [NEW]}).status_code == 409
+
+
+def test_a_log_that_vanishes_is_told_and_mended(client: TestClient, own: Settings, tmp_path: Path) -> None:
+    put(client, NEW)
+    assert own.index is not None
+    log = own.index / "changes.sqlite"
+    log.rename(tmp_path / "away")
+    for answer in (
+        client.post("/v1/search", json={"query": "tonsil"}),
+        client.put("/v1/documents", json={"documents": [NEW]}),
+    ):
+        assert answer.status_code == 503
+        assert "has been removed while it was open" in answer.json()["error"]["message"]
+    (tmp_path / "away").rename(log)
+    assert "new" in ids(client, "tonsil")
+
+
 def test_a_long_text_is_cut_and_says_so_or_is_refused(client: TestClient) -> None:
     long = {"id": "long", "text": "listen " * 50}
     assert put(client, long)[0]["truncated"]
@@ -210,6 +243,8 @@ import os
 from pathlib import Path
 from index.documents import Document
 from index.live import LiveIndex
+from index.manifest import EncoderIdentity
+from index.rebuild import rebuild
 from index.manifest import ReadOnlyFault
 import numpy as np
 LiveIndex.open(Path({str(own.index)!r}), None).view()  # so that everything is imported while it can be

@@ -93,7 +93,7 @@ def test_a_second_build_replaces_the_first_in_one_step(tmp_path: Path) -> None:
 
 def test_two_documents_with_one_id(tmp_path: Path) -> None:
     documents = [SourcedDocument(Document("same", text), f"a.jsonl:{n}") for n, text in enumerate("xyz", 1)]
-    with pytest.raises(SourceError, match=r"a\.jsonl:2: id 'same' is already that of document 1 of the input"):
+    with pytest.raises(SourceError, match=r"a\.jsonl:2: id 'same' is already that of a\.jsonl:1"):
         build(documents, LetterEncoder().encode, 26, ENCODER, tmp_path / "index")
     assert not (tmp_path / "index").exists()
 
@@ -101,7 +101,7 @@ def test_two_documents_with_one_id(tmp_path: Path) -> None:
 def test_the_same_id_shards_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_module, "DOCUMENTS_PER_SHARD", 1)
     documents = [SourcedDocument(Document(id_, "text"), f"a.jsonl:{n}") for n, id_ in enumerate("abca", 1)]
-    with pytest.raises(SourceError, match=r"a\.jsonl:4: id 'a' is already that of document 1 of the input"):
+    with pytest.raises(SourceError, match=r"a\.jsonl:4: id 'a' is already that of a\.jsonl:1"):
         build(documents, LetterEncoder().encode, 26, ENCODER, tmp_path / "index")
 
 
