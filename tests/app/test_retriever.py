@@ -42,6 +42,33 @@ def test_ties_are_ordered_by_id() -> None:
     assert [hit.document.id for hit in hits] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("scorer", [COSINE, TeacherScorer(LengthTeacher(), PLAIN)])
+def test_of_candidates_that_tie_for_the_last_place_the_first_id_gets_it(scorer) -> None:
+    documents = [Document(id_, text) for id_, text in [("b", "enlist"), ("c", "silent"), ("a", "tinsel"), ("z", "go")]]
+    found = Retriever(LetterEncoder(), ExhaustiveIndex(documents, LetterEncoder()))
+    for k in (1, 2, 3, 4):
+        hits = found.search(found.queries(["listen"])[0], k, 4, scorer).hits
+        assert [hit.document.id for hit in hits] == ["a", "b", "c", "z"][:k]
+
+
+class Counting(ExhaustiveIndex):
+    """Remembers how many documents were read at a time."""
+
+    def documents(self, rows: np.ndarray) -> list[Document]:
+        self.read.append(len(rows))
+        return super().documents(rows)
+
+
+@pytest.mark.parametrize(("scorer", "read"), [(COSINE, [2]), (TeacherScorer(LengthTeacher(), PLAIN), [5])])
+def test_only_documents_that_are_answered_or_looked_at_are_read(scorer, read: list[int]) -> None:
+    texts = ["listen", "google", "banana", "stone", "a"]
+    index = Counting([Document(f"d{row}", text) for row, text in enumerate(texts)], LetterEncoder())
+    index.read = []
+    found = Retriever(LetterEncoder(), index)
+    assert len(found.search(found.queries(["lists"])[0], 2, 5, scorer).hits) == 2
+    assert index.read == read
+
+
 def test_equal_texts_tie_wherever_they_stand(tmp_path, student: Student) -> None:
     from index.generations import Generation
 

@@ -199,3 +199,40 @@ def test_a_graph_whose_answer_is_allowed_is_walked_once(clusters, monkeypatch) -
     found = NarrowedSearch(index).search(query, 10, {"efSearch": 24}, Selection(allowed), never)
     np.testing.assert_array_equal(found, plain)
     assert index.asked == [{"efSearch": 24}]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "params"), [(f"IVF{LISTS},SQ8", {"nprobe": 6}), ("HNSW16", {"efSearch": 60}), ("SQ8", {})]
+)
+@pytest.mark.parametrize("depth", [10, 50])
+def test_where_hardly_a_row_is_not_allowed_one_plain_search_is_enough(
+    clusters, monkeypatch, recipe: str, params: dict[str, int], depth: int
+) -> None:
+    monkeypatch.setattr(narrowed_module, "EXACT_ROWS", 0)
+    rows, _, queries = clusters
+    index = Watched(built(rows, recipe))
+    selection = Selection(np.random.default_rng(3).random(ROWS) > 0.01)
+    found = [NarrowedSearch(index).search(query, depth, params, selection, never) for query in queries]
+    assert index.asked == [params] * QUERIES
+    assert "bitmap" not in vars(selection)  # nothing was packed for FAISS
+    for query, near in zip(queries, found, strict=True):
+        plain = index.search(query, 2 * depth, params)
+        np.testing.assert_array_equal(near, plain[selection.flags[plain]][:depth])
+        assert len(near) == depth
+
+
+@pytest.mark.parametrize("recipe", [f"IVF{LISTS},SQ8", f"RR16,IVF{LISTS},Flat"])
+def test_where_just_the_nearest_are_not_allowed_it_looks_further(clusters, monkeypatch, recipe: str) -> None:
+    monkeypatch.setattr(narrowed_module, "EXACT_ROWS", 0)
+    rows, _, queries = clusters
+    params = {"nprobe": 6}
+    shares = []
+    for query in queries:
+        allowed = np.ones(ROWS, np.bool_)
+        allowed[exact_search(rows, query, ROWS // 25)] = False
+        narrowed = NarrowedSearch(CandidateIndex(built(rows, recipe)))
+        found = narrowed.search(query, 10, params, Selection(allowed), never)
+        assert allowed[found].all()
+        assert len(found) == 10
+        shares.append(len(set(found) & set(best_allowed(rows, query, allowed, 10))) / 10)
+    assert np.mean(shares) > 0.9

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from model.head import PAIRS_WORTH_A_MATRIX as WORTH
 from model.head import Calibration, CosineHead, MlpHead, QuadraticHead, load_head
 from model.manifest import ArtifactError
 from tests.tiny import DIMS, head_tensors, quadratic_head_tensors
@@ -31,6 +32,12 @@ def formula(u: np.ndarray, v: np.ndarray) -> float:
 def rows(seed: int, count: int) -> np.ndarray:
     vectors = np.random.default_rng(seed).normal(size=(count, DIMS)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.sampled_from([1, 2, WORTH - 1, WORTH, 3 * WORTH]))
+def test_one_against_many_is_the_papers_formula(head: MlpHead, seed: int, count: int) -> None:
+    (u,), many = rows(seed, 1), rows(seed + 1, count)
+    np.testing.assert_allclose(head.logits(u[None], many), [formula(u, v) for v in many], atol=2e-5)
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 20))
