@@ -113,7 +113,7 @@ def test_a_body_of_unknown_length_is_measured_as_it_comes(server: Server) -> Non
 
 def test_sigterm_answers_what_is_in_progress_takes_nothing_new_and_ends(tmp_path: Path) -> None:
     async def scenario(server: Server) -> list[Answer]:
-        long = [asyncio.create_task(ask(server, "/v1/teacher/similarity", question(256))) for _ in range(2)]
+        long = [asyncio.create_task(ask(server, "/v1/teacher/similarity", question(64))) for _ in range(2)]
         while not await metric(server, "dse_queue_tokens"):
             await asyncio.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
