@@ -8,7 +8,7 @@ PORT   ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-serving test-interop soak check setup setup-dev models install-models clean
+.PHONY: help run test test-serving test-interop test-clients soak fuzz openapi check setup setup-dev models install-models clean
 
 help: ## say what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -39,6 +39,29 @@ test-interop: ## load the shipped student with sentence-transformers, in an envi
 	$(VENV)-interop/bin/python -m pip install --quiet torch==2.13.0
 	$(VENV)-interop/bin/python -m pip install --quiet 'sentence-transformers[onnx]>=5.7,<6' --editable '.[dev]'
 	$(VENV)-interop/bin/python -m pytest tests/model/test_sentence_transformers.py
+
+CLIENTS := $(VENV)-clients
+
+$(CLIENTS)/.installed: pyproject.toml constraints.txt tests/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt --editable '.[dev]'
+	! $(CLIENTS)/bin/python -c "import torch" 2>/dev/null
+	@touch $@
+
+test-clients: $(CLIENTS)/.installed ## point client libraries at the running service, in an environment of their own
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
+	$(CLIENTS)/bin/python -m pytest tests/clients
+	$(CLIENTS)/bin/python -m pip install --quiet --no-deps --upgrade cohere # LangChain and LlamaIndex hold it back
+	$(CLIENTS)/bin/python -m pytest tests/clients/test_clients.py -k TestCohere
+
+FUZZ ?= 10000
+
+fuzz: setup-dev $(CLIENTS)/.installed ## send FUZZ spoilt requests, FUZZ of spoilt bytes, and as many made up from the schema
+	DSE_FUZZ=$$((2 * $(FUZZ))) $(VENV)/bin/python -m pytest tests/app/test_fuzz.py
+	DSE_EXAMPLES=$$(($(FUZZ) / 15)) $(CLIENTS)/bin/python -m pytest tests/clients/test_schema.py
+
+openapi: setup-dev ## write docs/openapi.json anew, after a change to the HTTP contract that was meant
+	$(VENV)/bin/python -m tests.app.test_openapi
 
 setup: $(VENV)/.serving ## install what serving needs (no torch)
 

@@ -82,8 +82,19 @@ def parsed(kind: type[Body], body: dict[str, Any]) -> Body:
 
 def any_of(*kinds: type[BaseModel]) -> dict[str, Any]:
     """What OpenAPI is told of a body of one of several kinds."""
-    schemas = [kind.model_json_schema() for kind in kinds]
+    schemas = [_inlined(schema, schema.pop("$defs", {})) for schema in (kind.model_json_schema() for kind in kinds)]
     return {"requestBody": {"content": {"application/json": {"schema": {"anyOf": schemas}}}}}
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """A schema with its definitions in the place of the references to them, which would lead nowhere."""
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(part, definitions) for name, part in schema.items()}
 
 
 def json_response(content: Any, headers: dict[str, str] | None = None) -> Response:

@@ -25,6 +25,13 @@ def test_its_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
         assert client.get(address).status_code == 200, address
 
 
+def test_every_reference_leads_somewhere() -> None:
+    document = SNAPSHOT.read_text("utf-8")
+    schemas = json.loads(document)["components"]["schemas"]
+    references = set(re.findall(r'"\$ref": "([^"]+)"', document))
+    assert references == {f"#/components/schemas/{name}" for name in schemas}
+
+
 def main() -> None:
     from app.main import create_app
     from app.settings import Settings
