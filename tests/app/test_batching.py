@@ -268,6 +268,15 @@ def test_a_client_that_leaves_between_batches_costs_no_further_one(graph: Graph,
 # Faults
 
 
+def test_alone_no_thread_is_changed_and_whatever_happens_there_the_next_is_answered(graph: Graph, queue: Queue) -> None:
+    graph.faults[1] = SystemExit("killed")
+    with pytest.raises(SystemExit):
+        queue.run(texts(4, 4))
+    assert queue.run(texts(4, 4, first=5)).tolist() == [[5, 4], [6, 4]]
+    assert queue._thread is None
+    assert (queue.waiting, queue.fault()) == ((0, 0), None)
+
+
 def test_a_batch_that_fails_fails_only_the_request_that_is_at_fault(graph: Graph, queue: Queue, ask: Any) -> None:
     hold(graph, ask)
     graph.faults[2] = ArithmeticError("not finite")
@@ -281,11 +290,11 @@ def test_a_batch_that_fails_fails_only_the_request_that_is_at_fault(graph: Graph
 
 
 def test_a_dead_worker_is_told_at_once_fails_what_waits_and_begins_again(graph: Graph, queue: Queue, ask: Any) -> None:
-    held = hold(graph, ask)
-    graph.faults[1000] = SystemExit("killed")
-    waiting = [ask(texts(4, first=token)) for token in (1, 2)]
+    hold(graph, ask)
+    graph.faults[1] = SystemExit("killed")
+    waiting = [ask(texts(4, first=1)), ask(texts(32, first=2)), ask(texts(32, 32, first=3))]
     graph.open.set()
-    assert [status_of(future) for future in (held, *waiting)] == [503] * 3
+    assert [status_of(future) for future in waiting] == [503] * 3
     assert queue.fault() == "the worker of fake died"
     with pytest.raises(ServiceError) as no:
         queue.run(texts(3))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 from fastapi.testclient import TestClient
 
@@ -17,10 +18,12 @@ def test_the_served_schema_is_the_committed_one(client: TestClient) -> None:
 
 
 def main() -> None:
+    from app.batching import Queues
     from app.main import create_app
     from app.settings import Settings
 
-    schema = create_app(Settings(), service=object()).openapi()  # type: ignore[arg-type]
+    nothing = SimpleNamespace(queues=Queues(), index=None)
+    schema = create_app(Settings(), service=nothing).openapi()  # type: ignore[arg-type]
     SNAPSHOT.write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n")
 
 
