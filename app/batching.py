@@ -70,6 +70,7 @@ class _Job:
     answers: NDArray[Any] | None = None
     error: Exception | None = None
     left: bool = False  # nobody waits for it any more
+    by_caller: bool = False  # its caller runs it itself
     done: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -93,7 +94,8 @@ _Picked = Sequence[tuple[_Job, int]]
 class Queue:
     """The one worker of a graph, and the texts that wait for it.
 
-    There is no waiting window: an idle worker takes a text at once, and a batch is what came while the last one ran.
+    There is no waiting window: what finds nobody before it runs at once, in its caller's own thread, since a change of
+    threads would cost more than the queue; and a batch of the worker's is what came while the last one ran.
     Requests take turns, a batch each, and texts of others ride along where they fill a batch up: a small request waits
     for the turns before its own, never for all of a huge one.
     """
@@ -114,6 +116,7 @@ class Queue:
         self._tokens = 0  # that wait
         self._seen_tokens, self._seen_seconds = 0.0, 0.0  # of late: what the throughput is measured by
         self._batch_began: float | None = None
+        self._runner: int | None = None  # the thread that runs a batch: the worker, or a caller
         self._down: str | None = None
         self._closed = False
         self._change = threading.Condition()
@@ -152,7 +155,9 @@ class Queue:
         lengths = tokens.lengths
         job = _Job(tokens, call, lengths, np.argsort(lengths, kind="stable"))
         self._submit(job)
-        if not job.done.wait(max(0.0, call.left) if call else None):
+        if job.by_caller:
+            self._run_here(job)
+        elif not job.done.wait(max(0.0, call.left) if call else None):
             job.left = True
             raise (call and call.refusal()) or TimeoutError
         if job.error:
@@ -189,12 +194,26 @@ class Queue:
                     f"{self._max_tokens} (DSE_MAX_QUEUE_TOKENS); try again",
                     retry_after=retry_after(self.seconds_to_empty),
                 )
+            free = not self._line and self._runner is None
             self._line.append(job)
+            if free and len(job.lengths) * job.lengths.max() <= self._budget:
+                job.by_caller, job.pending, self._runner = True, job.pending[:0], threading.get_ident()
+                return
             self._tokens += count
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._live, name=f"batches of {self.name}", daemon=True)
                 self._thread.start()
             self._change.notify()
+
+    def _run_here(self, job: _Job) -> None:
+        try:
+            self._run([(job, row) for row in range(len(job.lengths))])
+        finally:
+            with self._change:
+                if not job.done.is_set():
+                    self._leave(job)
+                self._runner = None
+                self._change.notify()
 
     def _live(self) -> None:
         """What the thread does: work; and should that ever end by itself, fail what waits, and begin again."""
@@ -212,24 +231,27 @@ class Queue:
     def _die(self) -> None:
         with self._change:
             self.restarts += 1
-            self._batch_began = None
             self._down = f"the worker of {self.name} died"
-            for job in self._line:
-                job.finish(ServiceError(503, f"{self._down}; try again", retry_after=math.ceil(self._seconds_down)))
-            self._line.clear()
-            self._tokens = 0
+            if self._runner == threading.get_ident():
+                self._runner = None
+            for job in [job for job in self._line if not job.by_caller]:
+                error = ServiceError(503, f"{self._down}; try again", retry_after=math.ceil(self._seconds_down))
+                self._leave(job, error)
 
     def _work(self) -> None:
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._line or self._closed)
+                self._change.wait_for(lambda: (self._line and self._runner is None) or self._closed)
                 if self._closed:
-                    for job in self._line:
-                        job.finish(ServiceError(503, "the service is stopping"))
+                    for job in [job for job in self._line if not job.by_caller]:
+                        self._leave(job, ServiceError(503, "the service is stopping"))
                     return
                 picked = self._pick()
+                self._runner = threading.get_ident() if picked else None
             if picked:
                 self._run(picked)
+                with self._change:
+                    self._runner = None
 
     def _pick(self) -> _Picked:
         """The rows of the next batch, which leave the queue; those that nobody waits for leave it first."""

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.admission import ALWAYS
 from app.calls import CALL, Call
-from app.errors import ID_HEADER, REQUEST_ID
+from app.errors import ID_HEADER, REQUEST_ID, error_response
 from app.logs import FACTS
 from app.metrics import Metrics
 
@@ -37,18 +37,24 @@ class Observer:
         call = Call(_request_id(scope), self._timeout)
         scope.setdefault("state", {})[REQUEST_ID] = call.id
         CALL.set(call)  # never reset: each request is a task of its own, and what is logged after it is its own too
-        status = 500
+        status, begun = 500, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 MutableHeaders(scope=message)[ID_HEADER] = call.id
             await send(message)
 
         watch = _Watch(receive, call)
         try:
             await self._app(scope, watch.receive, answer)
+        except asyncio.CancelledError:
+            call.gone = True  # what still waits for a model is dropped
+            if not begun:
+                stopping = error_response(503, "the service is stopping, and this took longer than it may (DSE_DRAIN)")
+                await stopping(scope, receive, answer)
+            raise
         finally:
             watch.end()
             self._note(scope, call, status)

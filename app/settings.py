@@ -9,7 +9,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 import model
 from app.threads import thread_budget
 from index.manifest import Verify
-from model.encoder import TOKEN_BUDGET
 
 BUNDLES = Path(model.__file__).parent / "bundles"
 
@@ -82,7 +81,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(2**20, description="largest request body, in bytes")
     batch_tokens: Annotated[int, Field(ge=1)] = Field(
-        TOKEN_BUDGET, description="tokens of a batch, padding included; a longer text runs alone"
+        1024, description="tokens of a batch, padding included; a longer text runs alone"
     )
     max_queue_tokens: Annotated[int, Field(ge=1)] = Field(
         2**18, description="most tokens that may wait for a model (429), and most in a request (413)"

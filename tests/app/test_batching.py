@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from app.batching import Queue, Queues, next_batch, retry_after
 from app.calls import CALL, CLIENT_GONE, Call
 from app.errors import ServiceError
-from app.settings import BUNDLES
+from app.settings import BUNDLES, Settings
 from model.bundle import Student, load_student, load_teacher
+from model.encoder import TOKEN_BUDGET
 from model.tokens import PairTokens, Ragged, Tokens
 
 BUDGET = 32
@@ -268,6 +269,15 @@ def test_a_client_that_leaves_between_batches_costs_no_further_one(graph: Graph,
 # Faults
 
 
+def test_alone_no_thread_is_changed_and_whatever_happens_there_the_next_is_answered(graph: Graph, queue: Queue) -> None:
+    graph.faults[1] = SystemExit("killed")
+    with pytest.raises(SystemExit):
+        queue.run(texts(4, 4))
+    assert queue.run(texts(4, 4, first=5)).tolist() == [[5, 4], [6, 4]]
+    assert queue._thread is None
+    assert (queue.waiting, queue.fault()) == ((0, 0), None)
+
+
 def test_a_batch_that_fails_fails_only_the_request_that_is_at_fault(graph: Graph, queue: Queue, ask: Any) -> None:
     hold(graph, ask)
     graph.faults[2] = ArithmeticError("not finite")
@@ -281,11 +291,11 @@ def test_a_batch_that_fails_fails_only_the_request_that_is_at_fault(graph: Graph
 
 
 def test_a_dead_worker_is_told_at_once_fails_what_waits_and_begins_again(graph: Graph, queue: Queue, ask: Any) -> None:
-    held = hold(graph, ask)
-    graph.faults[1000] = SystemExit("killed")
-    waiting = [ask(texts(4, first=token)) for token in (1, 2)]
+    hold(graph, ask)
+    graph.faults[1] = SystemExit("killed")
+    waiting = [ask(texts(4, first=1)), ask(texts(32, first=2)), ask(texts(32, 32, first=3))]
     graph.open.set()
-    assert [status_of(future) for future in (held, *waiting)] == [503] * 3
+    assert [status_of(future) for future in waiting] == [503] * 3
     assert queue.fault() == "the worker of fake died"
     with pytest.raises(ServiceError) as no:
         queue.run(texts(3))
@@ -356,6 +366,10 @@ def test_the_shipped_teacher_answers_the_same_alone_and_in_company() -> None:
     queues.close()
     alone = [teacher.scorer.score([pair]).logits[0] for pair in pairs]
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_batches_are_as_large_served_as_they_are_offline() -> None:
+    assert Settings().batch_tokens == TOKEN_BUDGET  # the settings are read before numpy may be loaded
 
 
 def test_no_texts_no_answers(student: Student) -> None:

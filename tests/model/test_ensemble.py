@@ -78,7 +78,12 @@ def test_a_pair_is_cut_if_either_member_cut_it(tmp_path: Path) -> None:
         reader = load_teacher(write_teacher(tmp_path / f"t{name}", max_tokens=pair_tokens), threads=1).scorer
         plain, head = Standard(0.0, 1.0), student.head
         teacher = OnnxEnsemble(reader, plain, student.encoder, head, plain, Calibration(1.0, 0.0))
-        return teacher.score([("a", "b"), ("abcdefgh", "b"), ("b", "abcdefgh")]).truncated.tolist()
+        pairs = [("a", "b"), ("abcdefgh", "b"), ("b", "abcdefgh")]
+        before = teacher.measure(pairs)
+        assert before.tokens.tolist() == [5, *[min(12, pair_tokens)] * 2]
+        cut = teacher.score(pairs).truncated.tolist()
+        assert before.truncated.tolist() == cut
+        return cut
 
     assert cut(64, 32) == [False, False, False]
     assert cut(9, 32) == [False, True, True]
