@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from scripts.console import BadInput
 
+MOST_SAID = 300
+"""Characters of a peer's last word that are passed on."""
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
@@ -152,6 +154,6 @@ class Peer:
         if not line:
             self.close()
             lines = self._said.read_text("utf-8", "replace").splitlines() or ["it said nothing"]
-            raise BadInput(f"the peer {self.name} ended with {self._process.returncode}: {lines[-1]}")
+            raise BadInput(f"the peer {self.name} ended with {self._process.returncode}: {lines[-1][:MOST_SAID]}")
         answer: dict[str, Any] = json.loads(line)
         return answer

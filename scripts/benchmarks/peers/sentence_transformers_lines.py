@@ -5,6 +5,7 @@ It is run by the Python of another environment, imports nothing of this project,
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -40,21 +41,26 @@ def load(weights: str, backend: str, threads: int, scratch: str) -> tuple[Any, s
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     how: dict[str, Any] = {"provider": "CPUExecutionProvider", "session_options": options}
-    exported = Path(scratch) / "onnx-export"
-    if not (exported / "onnx" / "model.onnx").exists():
+    exported, file = Path(scratch) / "exported", "onnx/model.onnx"
+    if not (exported / file).exists():
+        shutil.copytree(weights, exported)
         plain = SentenceTransformer(weights, backend="onnx", device="cpu", model_kwargs=how | {"export": True})
-        plain.save_pretrained(str(exported))
-    file = "onnx/model.onnx"
+        plain.save_pretrained(str(Path(scratch) / "saved"))
+        _take(Path(scratch) / "saved", exported / file)
     if backend == "onnx-int8":
-        kind = quantisation()
-        file = f"onnx/model_qint8_{kind}.onnx"
-        if not (exported / file).exists():
-            plain = SentenceTransformer(
-                str(exported), backend="onnx", device="cpu", model_kwargs=how | {"file_name": "onnx/model.onnx"}
-            )
-            export_dynamic_quantized_onnx_model(plain, kind, str(exported))
+        kind, plainly = quantisation(), how | {"file_name": file}
+        file = f"onnx/model_int8_{kind}.onnx"
+        plain = SentenceTransformer(str(exported), backend="onnx", device="cpu", model_kwargs=plainly)
+        export_dynamic_quantized_onnx_model(plain, kind, str(Path(scratch) / "quantised"))
+        _take(Path(scratch) / "quantised", exported / file)
     model = SentenceTransformer(str(exported), backend="onnx", device="cpu", model_kwargs=how | {"file_name": file})
     return model, file
+
+
+def _take(saved: Path, to: Path) -> None:
+    """Take the graph alone: what is saved beside it says less of the model than its own folder."""
+    to.parent.mkdir(exist_ok=True)
+    shutil.copyfile(next(saved.rglob("*.onnx")), to)
 
 
 def main() -> None:
