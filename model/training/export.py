@@ -27,6 +27,7 @@ from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
 from model.training.recipes import DistillationRecipe, ExportRecipe, HeadRecipe, NetworkRecipe, TeacherRecipe
 from model.training.scoring import OnnxScorer, Scored, figures
+from model.training.sentence_transformer import own_tokenizer
 from model.training.signal import SIGNAL, Member, Signal
 from model.training.static import StaticBody, bert_config, quantise_table
 from model.training.teacher import Ensemble
@@ -150,18 +151,13 @@ def export_untouched(weights: Path, texts: Sequence[str], output: Path, progress
     """
     name = weights.resolve().name
     recipe = NetworkRecipe(name=name, kind="bi-encoder", init=str(weights), head=HeadRecipe(kind="cosine"), stages=[])
-    own = weights / "sentence_bert_config.json"
-    limit = {"max_tokens": json.loads(own.read_text("utf-8"))["max_seq_length"]} if own.exists() else {}
-    export = ExportRecipe(
-        **limit,
-        licence="that of the weights",
-        lineage=[f"{name}, untouched"],
-    )
     pairs = [Pair(str(row), text, texts[row - 1], 0.0) for row, text in enumerate(texts)]
 
     def assemble(folder: Path) -> BundleManifest:
         network = make_network(recipe, weights).eval()
         assert isinstance(network, BiEncoder)
+        most = own_tokenizer(weights).max_tokens
+        export = ExportRecipe(max_tokens=most, licence="that of the weights", lineage=[f"{name}, untouched"])
         part = _graphs(network, recipe, export, weights, pairs, lambda: pairs, folder, progress)
         neutral = {"slope": 1.0, "intercept": 0.0}
         facts = {"name": name, "kind": "encoder", "dims": network.dims, "pooling": "mean", "head": "cosine"}
