@@ -10,7 +10,6 @@ from app.registry import Models
 from app.settings import Settings
 from index.live import LiveIndex
 from index.manifest import ReadOnlyFault
-from index.view import View
 from model.bundle import Teacher
 
 
@@ -44,22 +43,16 @@ async def _live(service: ServiceDep) -> LiveIndex:
 LiveDep = Annotated[LiveIndex, Depends(_live)]
 
 
-def _index(live: LiveDep) -> View:
-    return live.view()
-
-
 async def _writable(live: LiveDep) -> LiveIndex:
     if not live.writable:
         raise ReadOnlyFault("this service may not change its index (DSE_READ_ONLY); nothing was changed")
     return live
 
 
-def _models(service: ServiceDep) -> Models:
+async def _models(service: ServiceDep) -> Models:
     return service.models
 
 
 ModelsDep = Annotated[Models, Depends(_models)]
 TeacherDep = Annotated[Teacher, Depends(_teacher)]
-IndexDep = Annotated[View, Depends(_index)]
-"""The index as it is when the request begins, and for this request stays."""
 WritableDep = Annotated[LiveIndex, Depends(_writable)]

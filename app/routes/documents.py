@@ -8,7 +8,7 @@ from app.answers import refuse_cut
 from app.auth import AdminOnly
 from app.errors import ServiceError
 from app.routes.checks import within
-from app.routes.dependencies import IndexDep, LiveDep, ServiceDep, SettingsDep, WritableDep
+from app.routes.dependencies import LiveDep, ServiceDep, SettingsDep, WritableDep
 from app.schemas import (
     DocumentBody,
     DocumentStatus,
@@ -49,9 +49,9 @@ def put_documents(
 
 
 @router.get("/documents/{id:path}", tags=["documents"])
-def get_document(id: Id, index: IndexDep) -> DocumentBody:
+def get_document(id: Id, live: LiveDep) -> DocumentBody:
     """A document, by its id."""
-    found = index.get(id)
+    found = live.view().get(id)
     if found is None:
         raise _unknown(id)
     return DocumentBody(id=found.id, text=found.text, metadata=found.metadata)

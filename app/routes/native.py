@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from app.answers import UncutReader, refuse_long, score
 from app.comparison import compare as compare_views
@@ -13,7 +13,8 @@ from app.errors import ServiceError
 from app.loading import Service
 from app.retriever import CosineScorer, Found, HeadScorer, Retriever, Scorer, TeacherScorer
 from app.routes.checks import within, within_reach
-from app.routes.dependencies import IndexDep, ServiceDep, SettingsDep, TeacherDep
+from app.routes.dependencies import LiveDep, ServiceDep, SettingsDep, TeacherDep
+from app.routes.fields import json_response
 from app.schemas import (
     Agreement,
     BatchSearchRequest,
@@ -39,37 +40,38 @@ from model.bundle import Student, Teacher
 
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (401, 404, 413, 422, 429, 503, 504)}
 
-# Handlers are not async: inference is CPU work, so it belongs in a worker thread, off the event loop.
+# Handlers are not async: inference is CPU work, so it belongs in a worker thread, off the event loop. What takes most
+# requests makes its JSON there too: FastAPI would check the answer once more and change threads to write it.
 router = APIRouter(prefix="/v1", responses=_ERRORS)
 
 
-@router.post("/similarity", tags=["similarity"])
-def similarity(request: SimilarityRequest, service: ServiceDep, settings: SettingsDep) -> SimilarityResponse:
+@router.post("/similarity", tags=["similarity"], response_model=SimilarityResponse)
+def similarity(request: SimilarityRequest, service: ServiceDep, settings: SettingsDep) -> Response:
     """How similar are these sentences, by the student?"""
     return _similarity(service.student, request, settings)
 
 
-@router.post("/teacher/similarity", tags=["similarity"])
-def teacher_similarity(request: SimilarityRequest, teacher: TeacherDep, settings: SettingsDep) -> SimilarityResponse:
+@router.post("/teacher/similarity", tags=["similarity"], response_model=SimilarityResponse)
+def teacher_similarity(request: SimilarityRequest, teacher: TeacherDep, settings: SettingsDep) -> Response:
     """How similar are these sentences, by the teacher, who reads both together?"""
     return _similarity(teacher, request, settings)
 
 
-@router.post("/search", tags=["search"])
-def search(request: SearchRequest, service: ServiceDep, index: IndexDep, settings: SettingsDep) -> SearchResponse:
+@router.post("/search", tags=["search"], response_model=SearchResponse)
+def search(request: SearchRequest, service: ServiceDep, live: LiveDep, settings: SettingsDep) -> Response:
     """Documents that pair best with a text."""
+    index = live.view()
     model, (found,) = _search_all([request.query], request, service, index, settings)
-    return SearchResponse(hits=found.hits, truncated=found.truncated, model=model, generation=index.name)
+    return json_response(SearchResponse(hits=found.hits, truncated=found.truncated, model=model, generation=index.name))
 
 
-@router.post("/search/batch", tags=["search"])
-def search_batch(
-    request: BatchSearchRequest, service: ServiceDep, index: IndexDep, settings: SettingsDep
-) -> BatchSearchResponse:
+@router.post("/search/batch", tags=["search"], response_model=BatchSearchResponse)
+def search_batch(request: BatchSearchRequest, service: ServiceDep, live: LiveDep, settings: SettingsDep) -> Response:
     """Documents that pair best with each of several texts."""
+    index = live.view()
     within(len(request.queries), settings.max_batch, "queries", "DSE_MAX_BATCH")
     model, answers = _search_all(request.queries, request, service, index, settings)
-    return BatchSearchResponse(results=answers, model=model, generation=index.name)
+    return json_response(BatchSearchResponse(results=answers, model=model, generation=index.name))
 
 
 @router.post("/compare", tags=["search"])
@@ -112,7 +114,7 @@ def compare(
     )
 
 
-def _similarity(model: Student | Teacher, request: SimilarityRequest, settings: Settings) -> SimilarityResponse:
+def _similarity(model: Student | Teacher, request: SimilarityRequest, settings: Settings) -> Response:
     pairs = request.as_pairs()
     within_reach(model, len(pairs), "pairs", settings)
     scored = score(model, pairs, request.truncate)
@@ -122,7 +124,7 @@ def _similarity(model: Student | Teacher, request: SimilarityRequest, settings: 
         PairScore(index=row, score=number, similarity=cosine, truncated=cut)
         for row, (number, cosine, cut) in enumerate(zip(scores, similarities, scored.truncated, strict=True))
     ]
-    return SimilarityResponse(model=model.name, results=results)
+    return json_response(SimilarityResponse(model=model.name, results=results))
 
 
 def _search_all(
