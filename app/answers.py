@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.calls import stage
 from app.errors import ServiceError
 from model.bundle import Student, Teacher
 from model.cross_encoder import PairLogits
@@ -61,7 +62,8 @@ def embed(student: Student, texts: Sequence[str], dims: int | None = None, trunc
     except DimensionsError as error:
         raise ServiceError(422, str(error), "dimensions") from error
     started = time.perf_counter()
-    tokens = encoder.tokenize(texts)
+    with stage("tokenize"):
+        tokens = encoder.tokenize(texts)
     refuse_cut(tokens.truncated.any(), truncate, student.name, encoder.max_tokens)
     tokenized = time.perf_counter()
     embeddings = encoder.embed(tokens)
@@ -84,7 +86,8 @@ def score(model: Student | Teacher, pairs: Sequence[tuple[str, str]], truncate: 
         read = model.scorer.score(pairs)
         work = Work(int(lengths.tokens.sum()), characters, tokenized - started, time.perf_counter() - tokenized)
         return Scored(read.logits, model.score(read.logits), None, read.truncated, work)
-    paired = tokenize_pairs(model.encoder, pairs)
+    with stage("tokenize"):
+        paired = tokenize_pairs(model.encoder, pairs)
     refuse_cut(paired.truncated.any(), truncate, model.name, model.encoder.max_tokens)
     tokenized = time.perf_counter()
     answers = score_paired(model.encoder, model.head, paired)

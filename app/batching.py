@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.calls import CALL, Call
+from app.calls import CALL, Call, trace_past
 from app.errors import ServiceError
 from model.bundle import Student, Teacher
 from model.encoder import TOKEN_BUDGET
@@ -163,9 +163,12 @@ class Queue:
         if job.error:
             raise job.error
         if call:
+            ended = time.monotonic()
             call.tokens += int(lengths.sum())
-            call.add("queue", time.monotonic() - job.queued - job.ran)
+            call.add("queue", ended - job.queued - job.ran)
             call.add("inference", job.ran)
+            trace_past("queue", job.queued, ended - job.ran)
+            trace_past("inference", ended - job.ran, ended)
         assert job.answers is not None  # a job that ended without an error has all its answers
         return job.answers
 
