@@ -26,6 +26,8 @@ LIKE_LENGTH = 0.5
 """Texts shorter than this share of a batch's longest wait for a batch of their own kind."""
 STALLED_SECONDS = 10.0
 """A batch takes milliseconds; one that takes this long will not end."""
+PATIENCE = 4.0
+"""A request may wait so many times what it takes itself, even where that is longer than others may wait."""
 MEMORY = 0.95
 """Weight of the past in the measured throughput, per batch."""
 
@@ -107,11 +109,13 @@ class Queue:
         budget: int = TOKEN_BUDGET,
         max_tokens: int = 2**18,
         seconds_down: float = 1.0,
+        max_wait: float = math.inf,
     ) -> None:
         self.name = name
         self.on_batch: Callable[[Batch], None] = lambda batch: None
         self.dropped, self.restarts = 0, 0  # texts that nobody waited for; workers that died
         self._forward, self._budget, self._max_tokens, self._seconds_down = forward, budget, max_tokens, seconds_down
+        self._max_wait = max_wait  # seconds
         self._line: deque[_Job] = deque()
         self._tokens = 0  # that wait
         self._seen_tokens, self._seen_seconds = 0.0, 0.0  # of late: what the throughput is measured by
@@ -131,7 +135,15 @@ class Queue:
     @property
     def seconds_to_empty(self) -> float:
         """How long the worker needs for what waits, by its throughput of late."""
-        return self._tokens * self._seen_seconds / self._seen_tokens if self._seen_tokens else 0.0
+        return self._seconds(self._tokens)
+
+    def _seconds(self, tokens: int) -> float:
+        return tokens * self._seen_seconds / self._seen_tokens if self._seen_tokens else 0.0
+
+    def _seconds_before(self, count: int) -> float:
+        """What runs before the last of ``count`` new tokens: of each request that waits, as many turns as they take."""
+        turns = -(-count // self._budget) * self._budget
+        return self._seconds(sum(min(job.waiting_tokens, turns) for job in self._line))
 
     def fault(self) -> str | None:
         """Why texts would not be answered now, if so."""
@@ -196,6 +208,14 @@ class Queue:
                     f"{self._tokens} tokens wait for {self.name}, and {count} more are above the limit of "
                     f"{self._max_tokens} (DSE_MAX_QUEUE_TOKENS); try again",
                     retry_after=retry_after(self.seconds_to_empty),
+                )
+            longest = max(self._max_wait, PATIENCE * self._seconds(count))
+            if self.seconds_to_empty > longest and (before := self._seconds_before(count)) > longest:
+                raise ServiceError(
+                    429,
+                    f"{self.name} has work for {before:.1f} seconds before this, more than it would let wait "
+                    f"(DSE_MAX_WAIT, {self._max_wait:g} seconds); try again",
+                    retry_after=retry_after(before),
                 )
             free = not self._line and self._runner is None
             self._line.append(job)
@@ -342,8 +362,8 @@ def retry_after(seconds: float) -> int:
 class Queues:
     """The queues of a service, one a graph."""
 
-    def __init__(self, budget: int = TOKEN_BUDGET, max_tokens: int = 2**18) -> None:
-        self._budget, self._max_tokens = budget, max_tokens
+    def __init__(self, budget: int = TOKEN_BUDGET, max_tokens: int = 2**18, max_wait: float = math.inf) -> None:
+        self._budget, self._max_tokens, self._max_wait = budget, max_tokens, max_wait
         self.all: list[Queue] = []
 
     def student(self, student: Student) -> Student:
@@ -370,6 +390,8 @@ class Queues:
 
     def _open(self, name: str, forward: Forward) -> Callable[[Tokens], NDArray[Any]]:
         taken = sum(queue.name.partition("#")[0] == name for queue in self.all)
-        queue = Queue(f"{name}#{taken + 1}" if taken else name, forward, self._budget, self._max_tokens)
+        queue = Queue(
+            f"{name}#{taken + 1}" if taken else name, forward, self._budget, self._max_tokens, max_wait=self._max_wait
+        )
         self.all.append(queue)
         return queue.run

@@ -139,12 +139,19 @@ async def open_loop(address: str, requests: Sequence[bytes], rate: float, second
     free: list[Exchange] = []
     places = asyncio.Semaphore(MOST_CONNECTIONS)
 
+    async def ask(request: bytes) -> tuple[int, Exchange]:
+        while free:
+            if (exchange := free.pop()).usable:
+                with suppress(ConnectionError):  # closed this moment, as nobody used it: that is no failure
+                    return (await exchange.ask(request))[0], exchange
+        exchange = await connect(address)
+        return (await exchange.ask(request))[0], exchange
+
     async def one(request: bytes, due: float) -> None:
         async with places:
             status, exchange = 0, None
             with suppress(OSError, TimeoutError):  # status 0 says so
-                exchange = free.pop() if free else await connect(address)
-                status, _ = await exchange.ask(request)
+                status, exchange = await ask(request)
             answered.append(Answered(due, time.perf_counter() - due, status))
             if exchange is not None and exchange.usable:
                 free.append(exchange)

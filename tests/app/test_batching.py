@@ -230,6 +230,21 @@ def test_retry_after_is_the_measured_time_in_whole_seconds(graph: Graph, queue: 
     assert [retry_after(seconds) for seconds in (0, 1.2, 10**6)] == [1, 2, 60]
 
 
+def test_nobody_waits_long_but_for_turns_and_who_asks_for_much(graph: Graph, queue: Queue, ask: Any) -> None:
+    queue._max_wait = 2.0
+    queue._seen_tokens, queue._seen_seconds = 100.0, 5.0  # 0.05 s a token
+    hold(graph, ask)
+    large = ask(texts(30, 30, 30))  # 4.5 s of work, but of a small request's turn it takes one batch: 1.6 s
+    small = ask(texts(5, first=50))
+    other = ask(texts(32, 32, first=60))  # itself 3.2 s of work: it waits up to 12.8
+    refused = ask(texts(5, first=70)).exception(5)  # one turn of each before it: 32 + 5 + 32 tokens
+    assert isinstance(refused, ServiceError)
+    assert (refused.status, refused.retry_after) == (429, 4)
+    assert str(refused).startswith("fake has work for 3.5 seconds before this, more than it would let wait (DSE_MAX_WA")
+    graph.open.set()
+    assert [len(future.result(5)) for future in (large, small, other)] == [3, 1, 2]
+
+
 def test_what_waits_beyond_its_deadline_is_504_and_never_runs(graph: Graph, queue: Queue, ask: Any) -> None:
     held = hold(graph, ask)
     late = ask(texts(4, first=7), Call("late", timeout=0.05))

@@ -142,6 +142,12 @@ def test_what_waits_for_its_turn_has_waited(shop: str) -> None:
     assert last.seconds >= 0.05 * len(answered) - 0.55  # it waited for all before it
 
 
+def test_a_connection_that_was_closed_meanwhile_is_no_failure(shop: str) -> None:
+    breaks = [request_of("/break", b"{}"), REQUEST]
+    answered = asyncio.run(open_loop(shop, breaks, 20.0, 0.5))
+    assert sorted(each.status for each in answered) == 5 * [0] + 5 * [200]
+
+
 def test_overload_is_told_apart_from_failure(shop: str) -> None:
     Shop.room = 33
     found = load.overload(shop, "any", [REQUEST], 8.0, 1.0, lambda words: None)
