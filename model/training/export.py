@@ -99,18 +99,19 @@ def export_teacher(
         raise TrainingFault(f"the recipe of {recipe.name} has no [export]: say there what the bundle promises")
     wanted = recipe.export
     ensemble = Ensemble.load(run)
-    kinds = [member.kind for member in recipe.members]
+    members = sorted(recipe.members, key=_pair_first)
+    kinds = [member.kind for member in members]
     if kinds not in (["cross-encoder"], ["cross-encoder", "bi-encoder"]):
         raise TrainingFault(
             f"{recipe.name} has members {kinds}; a teacher is served as one cross-encoder, or as a cross-encoder and "
-            "then a bi-encoder: distil such a pair from this signal first"
+            "a bi-encoder: distil such a pair from this signal first"
         )
 
     def assemble(folder: Path) -> BundleManifest:
         folders = [folder / PAIR, folder / SENTENCE] if len(kinds) == 2 else [folder]
         parts = [
             _part(member, wanted, run / member.name, data, place, progress)
-            for member, place in zip(recipe.members, folders, strict=True)
+            for member, place in zip(members, folders, strict=True)
         ]
         facts: dict[str, Any] = {"name": recipe.name, "kind": "cross-encoder", "dims": None, "pooling": None}
         facts |= {"head": None}
@@ -220,7 +221,7 @@ def _together(signal: Signal, scorers: Sequence[OnnxScorer]) -> Scorer:
     pair, sentence = (scorer.model for scorer in scorers)
     assert isinstance(pair, OnnxCrossEncoder)
     assert isinstance(sentence, OnnxEncoder)
-    first, second = (Standard(member.mean, member.deviation) for member in signal.members)
+    first, second = (Standard(member.mean, member.deviation) for member in sorted(signal.members, key=_pair_first))
     both = OnnxEnsemble(pair, first, sentence, scorers[1].head, second, signal.calibration)
 
     def score(pairs: Sequence[Pair]) -> Scored:
@@ -234,8 +235,13 @@ def _signal_facts(signal: Signal) -> dict[str, Any]:
     def standard(member: Member) -> dict[str, float]:
         return {"mean": member.mean, "deviation": member.deviation}
 
-    pair, sentence = signal.members
+    pair, sentence = sorted(signal.members, key=_pair_first)
     return asdict(signal.calibration) | {PAIR: standard(pair), SENTENCE: standard(sentence)}
+
+
+def _pair_first(member: Member | NetworkRecipe) -> bool:
+    """Sorts a cross-encoder before a bi-encoder, whichever was trained first."""
+    return member.kind != "cross-encoder"
 
 
 def _manifest(facts: dict[str, Any], export: ExportRecipe) -> BundleManifest:
