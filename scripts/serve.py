@@ -1,7 +1,9 @@
 """dse serve: the HTTP service."""
 
 import logging
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +46,8 @@ def serve(
         given["teacher"] = None
     settings = read_settings(**given)
     limit_native_threads(settings.threads)  # before the imports below load numpy and FAISS
+    # Asked to stop is no failure, and the first process of a container hears only what it has a handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     import uvicorn
 
