@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.bundle import GRAPH_FILES
+from model.training.attention import PLAIN, MixedBert
 from model.training.networks import BiEncoder, CrossEncoder, Network, mean_pool
 
 OPSET = 18
@@ -48,7 +49,8 @@ def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
         graph = _PairGraph(network)
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
         outputs = ["logit"]
-    network.body.set_attn_implementation("eager")  # plain matmuls, which quantisation understands
+    # plain matmuls, which quantisation understands
+    network.body.set_attn_implementation(PLAIN if isinstance(network.body, MixedBert) else "eager")
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", max=max_tokens)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's own exporter, about itself
