@@ -167,7 +167,7 @@ class Positions(nn.Embedding):
         return functional.embedding(ids, rows)
 
 
-class MixedBert(BertModel):
+class MixedBert(BertModel):  # type: ignore[no-untyped-call]
     """A BERT whose layers may have linear attention, and which may have been given more positions.
 
     Its weights are those of a BERT, and beside them a learned feature map's where a layer has one: a checkpoint of
@@ -189,14 +189,15 @@ class MixedBert(BertModel):
         if isinstance(module, HedgehogMap):
             module.reset()
         else:
-            super()._init_weights(module)
+            super()._init_weights(module)  # type: ignore[no-untyped-call]
 
     def use_attention(self, kinds: Sequence[AttentionKind]) -> None:
         """Give each layer its kind of attention; a layer that has it already keeps its maps."""
         heads = self.config.num_attention_heads
         for layer, new in zip(self.encoder.layer, kinds, strict=True):
-            attention = layer.attention.self
-            old = attention.maps.kind if hasattr(attention, "maps") else "softmax"
+            attention = layer.get_submodule("attention.self")
+            maps = getattr(attention, "maps", None)
+            old = maps.kind if isinstance(maps, FeatureMaps) else "softmax"
             if new == old:
                 continue
             if old != "softmax":
@@ -220,14 +221,16 @@ class MixedBert(BertModel):
         with torch.no_grad():
             rows.weight.copy_(_tiled(old, recipe.tokens) if recipe.how == "tile" else _stretched(old, recipe.tokens))
         self.embeddings.position_embeddings = rows
-        self.embeddings.position_ids = torch.arange(recipe.tokens).expand((1, -1))
-        self.embeddings.token_type_ids = torch.zeros((1, recipe.tokens), dtype=torch.long)
+        numbers = torch.arange(recipe.tokens).expand((1, -1))
+        self.embeddings.register_buffer("position_ids", numbers, persistent=False)
+        self.embeddings.register_buffer("token_type_ids", torch.zeros_like(numbers), persistent=False)
         self.config.max_position_embeddings = recipe.tokens
         self.config.kept_positions = len(old) if recipe.how == "tile" else 0
 
     def open_positions(self) -> None:
         """Train the positions that :meth:`extend_positions` made, though the embeddings are frozen."""
         positions = self.embeddings.position_embeddings
+        assert isinstance(positions, Positions)  # __init__ saw to that
         positions.kept = getattr(self.config, "kept_positions", positions.num_embeddings)
         positions.weight.requires_grad_(positions.kept < positions.num_embeddings)
 

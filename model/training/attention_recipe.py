@@ -47,7 +47,8 @@ def attention_of(recipe: AttentionRecipe, layers: int) -> list[AttentionKind]:
     if isinstance(recipe, TopLayers):
         if recipe.top > layers:
             raise ValueError(f"attention of the top {recipe.top} layers is asked for, of a body of {layers}")
-        return ["softmax" if layer < layers - recipe.top else recipe.map for layer in range(layers)]
+        below: list[AttentionKind] = ["softmax"] * (layers - recipe.top)
+        return [*below, *([recipe.map] * recipe.top)]
     if isinstance(recipe, list):
         if len(recipe) != layers:
             raise ValueError(f"attention is given for {len(recipe)} layers, of a body of {layers}")

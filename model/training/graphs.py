@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from model.bundle import GRAPH_FILES
-from model.training.attention import PLAIN, MixedBert
+from model.training.attention import PLAIN, FeatureMaps, MixedBert
 from model.training.networks import BiEncoder, CrossEncoder, Network, mean_pool
+from model.training.quantise import IN_FLOAT
 
 OPSET = 18
+CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
+"""Where torch's exporter notes which modules a node comes from."""
 
 
 class _EncoderGraph(nn.Module):
@@ -66,8 +69,20 @@ def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
         )
     assert program is not None  # torch.onnx.export answers None only when given a path
     model = program.model_proto
+    _mark_linear_attention(model)
     forget_origin(model)
     return model
+
+
+def _mark_linear_attention(model: onnx.ModelProto) -> None:
+    """Keep feature maps and their sums over tokens in float32.
+
+    Next to what surrounds them they cost nothing; and onnxruntime has no int8 product with a weight for each head.
+    """
+    for node in model.graph.node:
+        made_by = {entry.key: entry.value for entry in node.metadata_props}.get(CLASS_HIERARCHY, "")
+        if FeatureMaps.__qualname__ in made_by:
+            node.name = IN_FLOAT + node.name
 
 
 def write_graph(network: Network, folder: Path, max_tokens: int) -> None:

@@ -76,7 +76,7 @@ def trace(body: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> T
     heads = int(body.config.num_attention_heads)
     maps = [maps_in_use(attention) for attention in layers_of_body]
     layers = zip(answers, queries, keys, values, maps, strict=True)
-    return Trace(embedding, tuple(LayerTrace(*vectors, heads, found) for *vectors, found in layers))
+    return Trace(embedding, tuple(LayerTrace(answer, q, k, v, heads, found) for answer, q, k, v, found in layers))
 
 
 def _append_to(outputs: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:

@@ -21,6 +21,7 @@ from model.training.graphs import to_onnx
 from model.training.networks import BiEncoder, load_network, make_network, save_network
 from model.training.objectives import Example
 from model.training.pairs import Pair
+from model.training.quantise import IN_FLOAT
 from model.training.recipes import NetworkRecipe
 from model.training.trainer import Material, train_stage
 from tests.model.training.tiny_training import bert, network
@@ -383,3 +384,14 @@ def test_what_layers_computed_may_be_computed_again(pretrained: Path) -> None:
         made.embed(["apple river", "stone"]).sum().backward()
         gradients.append(made.body.encoder.layer[0].attention.self.query.weight.grad)
     torch.testing.assert_close(*gradients)
+
+
+def test_linear_attention_stays_in_float_and_nothing_else_does(pretrained: Path) -> None:
+    names = {}
+    for kind in ("softmax", "elu", "hedgehog"):
+        what = recipe(attention=["softmax", kind], head={"kind": "cosine"})
+        graph = to_onnx(make_network(what, pretrained).eval(), 48).graph
+        names[kind] = [node.op_type for node in graph.node if node.name.startswith(IN_FLOAT)]
+    assert names["softmax"] == []
+    assert names["elu"].count("MatMul") == 3  # sums of keys with values, queries with these, queries with the total
+    assert names["hedgehog"].count("MatMul") == 5  # and both maps

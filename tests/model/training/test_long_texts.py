@@ -90,7 +90,7 @@ def test_a_bundle_declares_how_much_it_reads_and_reads_it(tmp_path: Path, pair_f
     assert manifest.max_tokens == 140
     encoder = load_student(tmp_path / "bundle", threads=1).encoder
     assert encoder.max_tokens == 140
-    one, other = "a" * 130 + "b" + "c" * 5, "a" * 130 + "x" + "c" * 5  # they part far beyond the 64 positions of before
+    one, other = (" ".join("a" * 130 + end) for end in ("bccc", "xccc"))  # they part far beyond the 64 of before
     assert not encoder.tokenize([one]).truncated.any()
     assert encoder.tokenize([LONG]).truncated.all()
     similar = encoder.encode([one, other, one])
