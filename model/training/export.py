@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from model.training.card import network_card, signal_card
 from model.training.gates import check_int8_loss, check_invariance, check_labels, check_parity
 from model.training.graphs import OPSET, to_onnx
 from model.training.material import pairs_to_train
-from model.training.networks import BiEncoder, CrossEncoder, Network, load_network
+from model.training.networks import BiEncoder, CrossEncoder, Network, check_length, load_network
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
@@ -35,6 +35,8 @@ Say = Callable[[str], None]
 """Told each step as it begins."""
 
 Scorer = Callable[[Sequence[Pair]], Scored]
+
+_T = TypeVar("_T")
 
 
 def export_network(
@@ -165,6 +167,7 @@ def _part(
     network, trained = load_network(run)
     if trained != recipe:
         raise TrainingFault(f"{run} was trained by another recipe than the one given; give the one it was trained by")
+    check_length(network.body, export.max_tokens)
     _use_tokenizer(network, run / TOKENIZER, export.max_tokens)
     dev = data.dev
     (folder / "onnx").mkdir(parents=True)
@@ -179,8 +182,7 @@ def _part(
     if isinstance(network.body, StaticBody):
         int8 = quantise_table(network.body, OPSET)
     else:
-        train = [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
-        int8 = quantise(fp32, _calibration_inputs(network, train, export.int8.calibration_texts))
+        int8 = quantise(fp32, _calibration_inputs(network, recipe, data, export.int8.calibration_texts))
     onnx.save(int8, folder / GRAPH_FILES["int8"])
     scorers["int8"] = OnnxScorer.load(folder, "int8", recipe, export.max_tokens)
     progress(f"{recipe.name}: batch-invariance")
@@ -276,15 +278,25 @@ def _use_tokenizer(network: Network, path: Path, max_tokens: int) -> None:
         network.tokenizer = SentenceTokenizer.load(path, max_tokens)
 
 
-def _calibration_inputs(network: Network, train: list[Pair], count: int) -> list[Arrays]:
-    """Graph inputs of ``count`` training texts, one a row, evenly spaced through the sets."""
-    spaced = train[:: max(1, len(train) // count)][:count]
-    rows = np.arange(len(spaced))[:, None]
+def _calibration_inputs(network: Network, recipe: NetworkRecipe, data: TrainingData, count: int) -> list[Arrays]:
+    """Graph inputs of ``count`` training texts, one a row, evenly spaced through the sets.
+
+    They are those of the pairs; a network that learned from texts alone, or to read longer ones, sees its texts too.
+    """
+    train = [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
     if isinstance(network, CrossEncoder):
-        pairs = network.tokenizer.tokenize([(pair.left, pair.right) for pair in spaced])
-        return [network.tokenizer.padded(pairs, row) for row in rows]
-    texts = network.tokenizer.tokenize([pair.left for pair in spaced])
-    return [network.tokenizer.padded(texts, row) for row in rows]
+        pairs = network.tokenizer.tokenize([(pair.left, pair.right) for pair in _spaced(train, count)])
+        return [network.tokenizer.padded(pairs, row) for row in np.arange(len(pairs))[:, None]]
+    lefts = [pair.left for pair in train]
+    if recipe.positions is not None or not lefts:
+        plain = [text for name in recipe.texts for text in data.texts(name)]
+        lefts = _spaced(lefts, count // 2) + _spaced(plain, count - count // 2)
+    texts = network.tokenizer.tokenize(_spaced(lefts, count))
+    return [network.tokenizer.padded(texts, row) for row in np.arange(len(texts))[:, None]]
+
+
+def _spaced(rows: list[_T], count: int) -> list[_T]:
+    return rows[:: max(1, len(rows) // max(1, count))][:count]
 
 
 def _write_settings(network: Network, run: Path, folder: Path, max_tokens: int) -> None:
