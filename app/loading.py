@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import overload
 
 from app.answers import score
 from app.batching import Queues
 from app.registry import Models
 from app.settings import Settings
 from index.contract import Index
+from index.live import LiveIndex
 from index.location import Location, MilvusAccess
 from index.manifest import EncoderIdentity, HeadIdentity, Verify
 from index.nearest import HeadVectors
@@ -77,6 +80,22 @@ def identity(student: Student) -> EncoderIdentity:
     return EncoderIdentity(name=student.name, digest=student.encoder_digest)
 
 
+@overload
+def open_index(
+    location: Path,
+    student: Student,
+    writable: bool = False,
+    verify: Verify = "full",
+    access: MilvusAccess = DEFAULT_ACCESS,
+) -> LiveIndex: ...
+@overload
+def open_index(
+    location: Location,
+    student: Student,
+    writable: bool = False,
+    verify: Verify = "full",
+    access: MilvusAccess = DEFAULT_ACCESS,
+) -> Index: ...
 def open_index(
     location: Location,
     student: Student,

@@ -53,7 +53,7 @@ Secrets = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 class Settings(BaseSettings):
     """Settings of the service, from arguments, then ``DSE_*`` variables, then these defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="DSE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DSE_", extra="forbid", frozen=True, hide_input_in_errors=True)
 
     bundle: Path = Field(BUNDLES / "dse-minilm-l6", description="the student's bundle")
     teacher: OptionalPath = Field(BUNDLES / "teacher-minilm-l6", description="the teacher's bundle; empty for none")

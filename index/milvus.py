@@ -1,13 +1,13 @@
 """What can be found right now, where the index is in Milvus? The collection that its alias names.
 
-A generation is a collection, ``NAME_g000007``; the alias ``NAME`` names the live one, and publishing another switches
+A generation is a collection, ``NAME_g000007_`` and eight more characters; the alias ``NAME`` names the live one, and publishing another switches
 it, in one step. The manifest is a property of the collection. Searches and writes name the collection, not the alias:
 what was embedded by one encoder is never compared with what another embedded, whenever the alias is switched.
 """
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -504,7 +504,7 @@ def near(
     return [dict(hit["entity"]) | {KEY: hit[KEY] if KEY in hit else hit["id"]} for hit in hits]
 
 
-def vectors_of(rows: Sequence[dict[str, Any]], dims: int) -> NDArray[np.float32]:
+def vectors_of(rows: Sequence[Mapping[str, Any]], dims: int) -> NDArray[np.float32]:
     """(rows, dim) the vectors that were sent along."""
     return np.array([row[VECTOR] for row in rows], np.float32).reshape(len(rows), dims)
 

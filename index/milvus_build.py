@@ -414,7 +414,6 @@ def _publish_folder(
     if follows is not None and live != follows.collection:
         raise BusyFault(f"{server.address} was published anew meanwhile; do it again")
     collection = collection_of(server.address.name, 1 + (number_of(server.address.name, live) or 0 if live else 0))
-    _drop(server, collection)  # of one that did not come to its end
     try:
         _loaded(server, collection, documents, embeddings, stage)
         stage(f"indexing by {kind.recipe}")
@@ -543,7 +542,11 @@ def _drop(server: Server, collection: str) -> None:
 
 
 def _drop_others(server: Server, kept: set[str | None]) -> None:
-    """Forget the generations before the one that was replaced, which services of its encoder may still ask."""
+    """Forget the generations before the one that was replaced, and what did not come to its end.
+
+    Services of the encoder before may still ask the one that was replaced. Another build that is under way has lost,
+    and is refused its next step.
+    """
     for collection in server.call("looking for old generations", lambda client: client.list_collections(**OPTIONS)):
         if number_of(server.address.name, collection) is not None and collection not in kept:
             _drop(server, collection)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,13 +39,13 @@ LINKS_CONSIDERED = 200
 
 
 def collection_of(name: str, number: int) -> str:
-    """The collection that is a generation of an index."""
-    return f"{name}_g{number:06d}"
+    """A collection for a generation of an index; of two builds at once, each has its own."""
+    return f"{name}_g{number:06d}_{secrets.token_hex(4)}"
 
 
 def number_of(name: str, collection: str) -> int | None:
     """Which generation of an index a collection is; None: it is none of it."""
-    found = re.fullmatch(re.escape(name) + r"_g(\d{6,})", collection)
+    found = re.fullmatch(re.escape(name) + r"_g(\d{6,})_[0-9a-f]{8}", collection)
     return int(found[1]) if found else None
 
 

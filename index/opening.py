@@ -1,6 +1,7 @@
 """How is an index opened, wherever it lies?"""
 
 from pathlib import Path
+from typing import overload
 
 from index.contract import Index
 from index.generations import live_manifest
@@ -12,6 +13,24 @@ from index.nearest import HeadVectors
 DEFAULT_ACCESS = MilvusAccess()
 
 
+@overload
+def open_any(
+    location: Path,
+    encoder: EncoderIdentity | None,
+    writable: bool = False,
+    head: HeadVectors | None = None,
+    verify: Verify = "full",
+    access: MilvusAccess = DEFAULT_ACCESS,
+) -> LiveIndex: ...
+@overload
+def open_any(
+    location: Location,
+    encoder: EncoderIdentity | None,
+    writable: bool = False,
+    head: HeadVectors | None = None,
+    verify: Verify = "full",
+    access: MilvusAccess = DEFAULT_ACCESS,
+) -> Index: ...
 def open_any(
     location: Location,
     encoder: EncoderIdentity | None,
