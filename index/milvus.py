@@ -1,8 +1,9 @@
 """What can be found right now, where the index is in Milvus? The collection that its alias names.
 
-A generation is a collection, ``NAME_g000007_`` and eight more characters; the alias ``NAME`` names the live one, and publishing another switches
-it, in one step. The manifest is a property of the collection. Searches and writes name the collection, not the alias:
-what was embedded by one encoder is never compared with what another embedded, whenever the alias is switched.
+A generation is a collection, ``NAME_g000007_`` and eight more characters; the alias ``NAME`` names the live one, and
+publishing another switches it, in one step. The manifest is a property of the collection. Searches and writes name the
+collection, not the alias: what was embedded by one encoder is never compared with what another embedded, whenever the
+alias is switched.
 """
 
 import threading
@@ -182,7 +183,7 @@ class MilvusIndex:
                 live.manifest.check_encoder(address, encoder)
             load(server, live.collection)
             index = cls(server, live, encoder, writable)
-            server.watch(index._look)
+            server.watch(index._look, index._back)
         except BaseException:
             server.close()
             raise
@@ -288,6 +289,10 @@ class MilvusIndex:
             self._take_up(live_at(self._server))
         if time.monotonic() - self._counted > SECONDS_BETWEEN_COUNTS and self.away is None:
             self._count, self._counted = count(self._server, self._live.collection), time.monotonic()
+
+    def _back(self, client: MilvusClient) -> None:
+        """A server that was started again may have forgotten what it is asked for."""
+        client.load_collection(self._live.collection, **OPTIONS)
 
     def _take_up(self, live: Live) -> None:
         with self._opening:

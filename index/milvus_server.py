@@ -42,7 +42,7 @@ _PROMPT = ("Search", "Query", "Upsert", "Delete", "DescribeAlias", "DescribeColl
 _UNREACHED = (grpc.StatusCode.UNAVAILABLE,)
 _SILENT = (*_UNREACHED, grpc.StatusCode.DEADLINE_EXCEEDED)
 _DENIED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-_COLLECTION_NOT_FOUND = 100
+_COLLECTION_NOT_FOUND, _NOT_LOADED = 100, (101, 103)
 
 # Its own account of an error, with a traceback, is one too many: every error here becomes a fault that is reported.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -94,13 +94,14 @@ class Server:
             return answer
         raise AssertionError("the last attempt returns or raises")
 
-    def watch(self, look: Callable[[MilvusClient], None]) -> None:
+    def watch(self, look: Callable[[MilvusClient], None], back: Callable[[MilvusClient], None]) -> None:
         """Begin to look after the server, with a thread that asks it something every now and then.
 
         Args:
             look: asks, and takes note of what it learns; quick where nothing has changed.
+            back: after the server was away, has it ready for calls again.
         """
-        self._watcher = threading.Thread(target=self._run, args=(look,), name="milvus", daemon=True)
+        self._watcher = threading.Thread(target=self._run, args=(look, back), name="milvus", daemon=True)
         self._watcher.start()
 
     def close(self) -> None:
@@ -118,10 +119,12 @@ class Server:
     ) -> None:
         self.close()
 
-    def _run(self, look: Callable[[MilvusClient], None]) -> None:
+    def _run(self, look: Callable[[MilvusClient], None], back: Callable[[MilvusClient], None]) -> None:
         while not self._closed.wait(SECONDS_BETWEEN_LOOKS):
             try:
                 self._client.get_server_version(**OPTIONS)
+                if self._away is not None:
+                    back(self._client)
                 self._close()
                 look(self._client)
             except (grpc.RpcError, MilvusException) as error:
@@ -136,6 +139,8 @@ class Server:
     def _fault(self, what: str, error: Exception, code: Any) -> IndexFault:
         if code in _UNREACHED:
             return AwayFault(self._open("cannot be reached"))
+        if _is_unloaded(error):  # it was started again, and nobody noticed that it was gone
+            return AwayFault(self._open("has not loaded the index yet"))
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             self._slow += 1
             if self._slow >= SLOW_IN_A_ROW:
@@ -203,6 +208,12 @@ def is_missing(error: Exception) -> bool:
     """Did the server say that there is no such collection or alias?"""
     text = str(getattr(error, "message", "")).lower()
     return _code(error) == _COLLECTION_NOT_FOUND or "not found" in text or "not exist" in text
+
+
+def _is_unloaded(error: Exception) -> bool:
+    """Did the server say that a collection is not ready to be searched?"""
+    text = str(getattr(error, "message", "")).lower()
+    return _code(error) in _NOT_LOADED or "not loaded" in text or "'released'" in text
 
 
 def _channel_options(timeout: float) -> dict[str, Any]:
