@@ -24,7 +24,7 @@ def serve(
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="The teacher's bundle.", show_default="shipped")] = None,
     no_teacher: Annotated[bool, typer.Option("--no-teacher", help="Serve without a teacher.")] = False,
-    index: Annotated[Path | None, typer.Option(help="The index folder.")] = None,
+    index: Annotated[str | None, typer.Option(help="The index: a folder, or milvus://HOST:PORT/NAME.")] = None,
     verify: Annotated[
         str | None, typer.Option(help="Compare the index with its manifest: quick or full.", show_default="full")
     ] = None,

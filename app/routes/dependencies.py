@@ -8,9 +8,8 @@ from app.errors import ServiceError
 from app.loading import Service
 from app.registry import Models
 from app.settings import Settings
-from index.live import LiveIndex
+from index.contract import Index, IndexView
 from index.manifest import ReadOnlyFault
-from index.view import View
 from model.bundle import Teacher
 
 
@@ -35,20 +34,20 @@ async def _teacher(service: ServiceDep) -> Teacher:
     return service.teacher
 
 
-async def _live(service: ServiceDep) -> LiveIndex:
+async def _live(service: ServiceDep) -> Index:
     if service.index is None:
         raise ServiceError(404, "no index is loaded; start dse serve with --index DIR")
     return service.index
 
 
-LiveDep = Annotated[LiveIndex, Depends(_live)]
+LiveDep = Annotated[Index, Depends(_live)]
 
 
-def _index(live: LiveDep) -> View:
+def _index(live: LiveDep) -> IndexView:
     return live.view()
 
 
-async def _writable(live: LiveDep) -> LiveIndex:
+async def _writable(live: LiveDep) -> Index:
     if not live.writable:
         raise ReadOnlyFault("this service may not change its index (DSE_READ_ONLY); nothing was changed")
     return live
@@ -60,6 +59,6 @@ def _models(service: ServiceDep) -> Models:
 
 ModelsDep = Annotated[Models, Depends(_models)]
 TeacherDep = Annotated[Teacher, Depends(_teacher)]
-IndexDep = Annotated[View, Depends(_index)]
+IndexDep = Annotated[IndexView, Depends(_index)]
 """The index as it is when the request begins, and for this request stays."""
-WritableDep = Annotated[LiveIndex, Depends(_writable)]
+WritableDep = Annotated[Index, Depends(_writable)]
