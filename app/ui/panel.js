@@ -109,10 +109,7 @@ export class Panel {
     this.#clearProblem();
     this.#setBusy(true);
     try {
-      for await (const view of this.#ways.ask(this.values, signal)) {
-        if (signal.aborted) return;
-        this.show(view);
-      }
+      for await (const view of this.#ways.ask(this.values, signal)) this.show(view);
       if (server.health !== "ready") server.refresh().catch(() => {}); // it answers again
     } catch (error) {
       if (!signal.aborted) this.#fail(error);
