@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from model.cross_encoder import OnnxCrossEncoder, PairLengths, PairLogits
@@ -15,6 +14,7 @@ from model.encoder import OnnxEncoder
 from model.ensemble import OnnxEnsemble, Standard
 from model.head import Calibration, Head, HeadKind, load_head
 from model.manifest import ArtifactError, check_digests
+from model.sessions import open_session
 from model.tokens import Forward, PairTokenizer, Run, SentenceTokenizer
 
 MANIFEST = "manifest.json"
@@ -258,7 +258,7 @@ def _checked(folder: Path, what: str, *kinds: str) -> BundleManifest:
 def _encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int) -> OnnxEncoder:
     assert manifest.dims is not None  # _checked saw to that
     return OnnxEncoder(
-        _session(folder / GRAPH_FILES[graph], threads),
+        open_session(folder / GRAPH_FILES[graph], threads),
         SentenceTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
         manifest.dims,
         matryoshka=manifest.matryoshka,
@@ -267,17 +267,6 @@ def _encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int)
 
 def _cross_encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int) -> OnnxCrossEncoder:
     return OnnxCrossEncoder(
-        _session(folder / GRAPH_FILES[graph], threads),
+        open_session(folder / GRAPH_FILES[graph], threads),
         PairTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
     )
-
-
-def _session(path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own classes, with no common public base
-        raise ArtifactError(f"{path} is not a graph that onnxruntime can run: {error}") from error

@@ -1,4 +1,4 @@
-"""dse benchmark: every timing of the index that the documentation quotes, as JSON and as a table."""
+"""dse benchmark: every timing that the documentation quotes, as JSON and as a table."""
 
 import gzip
 import json as json_lines
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.threads import limit_native_threads
+from scripts import load_commands, speed_commands
 from scripts.console import errors, print_table, progress_bar, read_settings, written
 from scripts.options import BundleOption, DataOption
 
@@ -27,7 +28,13 @@ ScratchOption = Annotated[
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures here, as JSON.")]
 
-app = typer.Typer(help="Measure searches, filters and changes of an index.", no_args_is_help=True)
+app = typer.Typer(help="Measure an index, the models and the service.", no_args_is_help=True)
+app.command()(speed_commands.bundle)
+app.command()(speed_commands.encode)
+app.command()(speed_commands.claim)
+app.command()(load_commands.http)
+app.command()(load_commands.overload)
+app.command()(load_commands.soak)
 
 
 @app.command()

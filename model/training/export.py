@@ -21,12 +21,13 @@ from model.training.card import network_card, signal_card
 from model.training.gates import check_int8_loss, check_invariance, check_labels, check_parity
 from model.training.graphs import OPSET, to_onnx
 from model.training.material import pairs_to_train
-from model.training.networks import BiEncoder, CrossEncoder, Network, check_length, load_network
+from model.training.networks import BiEncoder, CrossEncoder, Network, check_length, load_network, make_network
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
-from model.training.recipes import DistillationRecipe, ExportRecipe, NetworkRecipe, TeacherRecipe
+from model.training.recipes import DistillationRecipe, ExportRecipe, HeadRecipe, NetworkRecipe, TeacherRecipe
 from model.training.scoring import OnnxScorer, Scored, figures
+from model.training.sentence_transformer import own_tokenizer
 from model.training.signal import SIGNAL, Member, Signal
 from model.training.static import StaticBody, bert_config, quantise_table
 from model.training.teacher import Ensemble
@@ -135,6 +136,45 @@ def export_teacher(
     return _published(output, assemble)
 
 
+def export_untouched(weights: Path, texts: Sequence[str], output: Path, progress: Say) -> BundleManifest:
+    """Write the bundle of a pretrained sentence encoder as it is, both graphs kept: to measure it beside its peers.
+
+    Its texts are cut where sentence-transformers cuts them, it compares by the cosine, and nothing calibrates that.
+
+    Args:
+        weights: a folder of a transformer with mean pooling and unit length, which is not checked.
+        texts: for the gates, and to find the scales of int8.
+        output: the bundle's folder; must not exist.
+        progress: told each step as it begins.
+
+    Raises:
+        GateError: a gate failed; nothing was published.
+        TrainingFault: there are no such weights.
+        FileExistsError: ``output`` exists.
+    """
+    name = weights.resolve().name
+    recipe = NetworkRecipe(name=name, kind="bi-encoder", init=str(weights), head=HeadRecipe(kind="cosine"), stages=[])
+    pairs = [Pair(str(row), text, texts[row - 1], 0.0) for row, text in enumerate(texts)]
+
+    def assemble(folder: Path) -> BundleManifest:
+        network = make_network(recipe, weights).eval()
+        assert isinstance(network, BiEncoder)
+        most = own_tokenizer(weights).max_tokens
+        export = ExportRecipe(max_tokens=most, licence="that of the weights", lineage=[f"{name}, untouched"])
+
+        def usual() -> list[Arrays]:
+            return _one_by_one(network, _spaced(list(texts), export.int8.calibration_texts))
+
+        part = _graphs(network, recipe, export, weights, pairs, usual, folder, progress)
+        neutral = {"slope": 1.0, "intercept": 0.0}
+        facts = {"name": name, "kind": "encoder", "dims": network.dims, "pooling": "mean", "head": "cosine"}
+        facts |= {"calibration": {"score": neutral, "similarity": neutral}}
+        facts |= {"quality": {"parity": part.parity, "invariance": part.invariance}}
+        return _finished(_manifest(facts, export), folder, keep_fp32=True)
+
+    return _published(output, assemble)
+
+
 def _published(output: Path, assemble: Callable[[Path], BundleManifest]) -> BundleManifest:
     """Assemble a bundle beside ``output`` and put it in its place when it is whole."""
     if output.exists():
@@ -167,26 +207,44 @@ def _part(
     network, trained = load_network(run)
     if trained != recipe:
         raise TrainingFault(f"{run} was trained by another recipe than the one given; give the one it was trained by")
+
+    def usual() -> list[Arrays]:
+        return _calibration_inputs(network, recipe, data, export.int8.calibration_texts)
+
+    return _graphs(network, recipe, export, run, data.dev, usual, folder, progress)
+
+
+def _graphs(
+    network: Network,
+    recipe: NetworkRecipe,
+    export: ExportRecipe,
+    home: Path,
+    probed: Sequence[Pair],
+    usual: Callable[[], list[Arrays]],
+    folder: Path,
+    progress: Say,
+) -> _Part:
+    """Both graphs of a network, written and through their gates.
+
+    ``home`` holds its tokenizer and settings; the gates ask about the ``probed`` pairs, and int8 finds its scales in
+    the ``usual`` graph inputs.
+    """
     check_length(network.body, export.max_tokens)
-    _use_tokenizer(network, run / TOKENIZER, export.max_tokens)
-    dev = data.dev
+    _use_tokenizer(network, home / TOKENIZER, export.max_tokens)
     (folder / "onnx").mkdir(parents=True)
     progress(f"{recipe.name}: export to ONNX")
     fp32 = to_onnx(network, export.max_tokens)
     onnx.save(fp32, folder / GRAPH_FILES["fp32"])
-    _write_settings(network, run, folder, export.max_tokens)
+    _write_settings(network, home, folder, export.max_tokens)
     progress(f"{recipe.name}: parity of torch and ONNX")
     scorers: dict[Graph, OnnxScorer] = {"fp32": OnnxScorer.load(folder, "fp32", recipe, export.max_tokens)}
-    parity = check_parity(network, scorers["fp32"], dev, export.max_tokens)
+    parity = check_parity(network, scorers["fp32"], probed, export.max_tokens)
     progress(f"{recipe.name}: quantise")
-    if isinstance(network.body, StaticBody):
-        int8 = quantise_table(network.body, OPSET)
-    else:
-        int8 = quantise(fp32, _calibration_inputs(network, recipe, data, export.int8.calibration_texts))
+    int8 = quantise_table(network.body, OPSET) if isinstance(network.body, StaticBody) else quantise(fp32, usual())
     onnx.save(int8, folder / GRAPH_FILES["int8"])
     scorers["int8"] = OnnxScorer.load(folder, "int8", recipe, export.max_tokens)
     progress(f"{recipe.name}: batch-invariance")
-    return _Part(network, scorers, parity, {graph: check_invariance(scorers[graph], dev) for graph in scorers})
+    return _Part(network, scorers, parity, {graph: check_invariance(scorers[graph], probed) for graph in scorers})
 
 
 def _quality(
@@ -291,8 +349,12 @@ def _calibration_inputs(network: Network, recipe: NetworkRecipe, data: TrainingD
     if recipe.positions is not None or not lefts:
         plain = [text for name in recipe.texts for text in data.texts(name)]
         lefts = _spaced(lefts, count // 2) + _spaced(plain, count - count // 2)
-    texts = network.tokenizer.tokenize(_spaced(lefts, count))
-    return [network.tokenizer.padded(texts, row) for row in np.arange(len(texts))[:, None]]
+    return _one_by_one(network, _spaced(lefts, count))
+
+
+def _one_by_one(network: BiEncoder, texts: Sequence[str]) -> list[Arrays]:
+    tokens = network.tokenizer.tokenize(texts)
+    return [network.tokenizer.padded(tokens, row) for row in np.arange(len(tokens))[:, None]]
 
 
 def _spaced(rows: list[_T], count: int) -> list[_T]:

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
@@ -13,6 +12,7 @@ from model.bundle import GRAPH_FILES, HEAD, TOKENIZER, Graph
 from model.cross_encoder import OnnxCrossEncoder
 from model.encoder import OnnxEncoder
 from model.head import Calibration, CosineHead, Head, load_head
+from model.sessions import open_session
 from model.similarity import score_pairs
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.pairs import Pair
@@ -38,9 +38,7 @@ class OnnxScorer:
     @classmethod
     def load(cls, folder: Path, graph: Graph, recipe: NetworkRecipe, max_tokens: int) -> "OnnxScorer":
         """One graph of ``folder``, in as many threads as torch has; the recipe says which kind it is."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        session = ort.InferenceSession(folder / GRAPH_FILES[graph], options, providers=["CPUExecutionProvider"])
+        session = open_session(folder / GRAPH_FILES[graph], torch.get_num_threads())
         if recipe.kind == "cross-encoder":
             return cls(OnnxCrossEncoder(session, PairTokenizer.load(folder / TOKENIZER, max_tokens)), CosineHead())
         tokenizer = SentenceTokenizer.load(folder / TOKENIZER, max_tokens)

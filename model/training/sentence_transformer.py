@@ -46,14 +46,14 @@ class SentenceTransformer:
         """
         try:
             if not (folder / "modules.json").exists():
-                return cls(_body(folder), _tokenizer(folder), "mean", [])
+                return cls(_body(folder), own_tokenizer(folder), "mean", [])
             modules = _json(folder / "modules.json")
             kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
             if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Dense", "Normalize"}:
                 raise ValueError(f"it lists {', '.join(kinds)}; read are Transformer, Pooling, Dense, Normalize")
             home, pooling, *rest = (folder / module["path"] for module in modules)
             after = [_dense(path) if kind == "Dense" else _unit for kind, path in zip(kinds[2:], rest, strict=True)]
-            return cls(_body(home), _tokenizer(home), _pooling(pooling), after)
+            return cls(_body(home), own_tokenizer(home), _pooling(pooling), after)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise TrainingFault(f"{folder} is not a sentence-transformers folder that can be read: {error}") from error
 
@@ -89,7 +89,7 @@ def _body(folder: Path) -> PreTrainedModel:
     return AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).eval()
 
 
-def _tokenizer(folder: Path) -> SentenceTokenizer:
+def own_tokenizer(folder: Path) -> SentenceTokenizer:
     """Cut where sentence-transformers cuts: at its own limit, else at the lesser of the tokenizer's and the body's."""
     own, tokenizer, body = (
         _json(folder / name) if (folder / name).exists() else {}

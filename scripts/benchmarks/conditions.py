@@ -81,6 +81,19 @@ def conditions(benchmark: str, view: View, bundle: str, threads: int, queries: i
     )
 
 
+def run_facts(benchmark: str, threads: int) -> dict[str, Any]:
+    """What a benchmark without an index says beside its figures; the load tells whether the machine was quiet."""
+    return {
+        "benchmark": benchmark,
+        "command": shlex.join(["dse", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": processor(),
+        "cpus": os.cpu_count() or 1,
+        "threads": threads,
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
 def processor(cpus: Path = CPUS) -> str:
     """Its maker's name for it, where the system knows."""
     try:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -29,10 +29,22 @@ def served(index: Path, bundle: Path, threads: int, log: Path) -> Iterator[str]:
     Raises:
         BadInput: it ended before it could be asked; the message is its last word.
     """
-    serve = ["serve", "--index", str(index), "--bundle", str(bundle), "--no-teacher"]
-    command = [sys.executable, "-m", "scripts.dse", *serve, "--port", "0", "--threads", str(threads)]
-    environment = os.environ | {"DSE_COMPACT_AFTER": "0", "DSE_READ_ONLY": "false", "PYTHONUNBUFFERED": "1"}
+    serve = ["--index", str(index), "--bundle", str(bundle), "--no-teacher", "--port", "0", "--threads", str(threads)]
+    settings = {"DSE_COMPACT_AFTER": "0", "DSE_READ_ONLY": "false"}
+    with started(["scripts.dse", "serve", *serve], log, settings) as address:
+        yield address
+
+
+@contextmanager
+def started(module: Sequence[str], log: Path, settings: Mapping[str, str]) -> Iterator[str]:
+    """The address that a module says it is open at, run as a process of its own; it is ended afterwards.
+
+    Raises:
+        BadInput: it ended before it could be asked; the message is its last word.
+    """
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", **settings}
     with log.open("wb") as said:
+        command = [sys.executable, "-m", *module]
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment)
     try:
         yield _address(process, log)
