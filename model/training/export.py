@@ -153,7 +153,10 @@ def export_untouched(weights: Path, texts: Sequence[str], output: Path, progress
         FileExistsError: ``output`` exists.
     """
     name = weights.resolve().name
-    recipe = NetworkRecipe(name=name, kind="bi-encoder", init=str(weights), head=HeadRecipe(kind="cosine"), stages=[])
+    few = 8  # tokens, for the moment: as many as any body can read
+    recipe = NetworkRecipe(
+        name=name, kind="bi-encoder", init=str(weights), head=HeadRecipe(kind="cosine"), stages=[], max_tokens=few
+    )
     pairs = [Pair(str(row), text, texts[row - 1], 0.0) for row, text in enumerate(texts)]
 
     def assemble(folder: Path) -> BundleManifest:
