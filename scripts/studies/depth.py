@@ -114,7 +114,7 @@ def train_and_judge(
     seconds = time.process_time() - began
     assert isinstance(student, BiEncoder)  # recipes of the study name no other
     found: Found = {"train_cpu_seconds": round(seconds), "parameters": sum(p.numel() for p in student.parameters())}
-    answers = {}
+    answers: dict[str, Any] = {}
     for split, pairs in (("dev", data.dev), ("test", data.test)):
         answers[split] = _cosines(student, pairs)
         answers[f"{split}_gold"] = np.array([pair.gold for pair in pairs])
