@@ -2,11 +2,11 @@
 
 import json as json_documents
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
-from scripts.console import print_json, print_table, progress_bar, read_settings, written
+from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings, written
 from scripts.options import DataOption, JsonOption
 from scripts.training_commands import InitOption, needs_torch, stages_on
 
@@ -14,7 +14,7 @@ app = typer.Typer(help="Measure attention of different kinds, cell by cell.", no
 
 Kind = Literal["softmax", "elu", "relu", "hedgehog"]
 Style = Literal["dse", "tinybert", "minilm", "distilbert"]
-KINDS: list[Kind] = ["softmax", "elu", "hedgehog"]
+KINDS: list[Kind] = ["softmax", "elu", "relu", "hedgehog"]
 STYLES: list[Style] = ["dse", "tinybert", "minilm", "distilbert"]
 LAYERS = [1, 2, 3, 4, 6]
 SEEDS = [1, 2, 3]
@@ -24,9 +24,22 @@ LENGTHS = [16, 64, 128, 256, 512, 1024, 2048, 4096]
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="The study's folder; one that was stopped is taken up again.")
 ]
+AttentionOption = Annotated[
+    list[str] | None, typer.Option(help="softmax, elu, relu or hedgehog; repeats.", show_default="all")
+]
 MinutesOption = Annotated[
     float | None, typer.Option(min=0, help="Begin no cell after this long; run again for the rest.")
 ]
+
+
+_T = TypeVar("_T", bound=str)
+
+
+def _known(given: list[str] | None, known: list[_T]) -> list[_T]:
+    """Those that were given, in their own order; all, if none was."""
+    if unknown := sorted(set(given or []) - set(known)):
+        raise BadInput(f"{', '.join(unknown)}: not one of {', '.join(known)}")
+    return [name for name in known if given is None or name in given]
 
 
 @app.callback()
@@ -38,7 +51,7 @@ def studies() -> None:
 def cost(
     init: Annotated[str, typer.Option(help="Folder or hub id of the weights: a BERT body.")],
     output: OutputOption,
-    attention: Annotated[list[Kind] | None, typer.Option(help="Repeats.", show_default="all but relu")] = None,
+    attention: AttentionOption = None,
     tokens: Annotated[list[int] | None, typer.Option(min=8, help="Repeats.", show_default="16 to 4096")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="DSE_THREADS")] = None,
     seconds: Annotated[float, typer.Option(min=0, help="Of timing, a cell.")] = 3.0,
@@ -56,7 +69,7 @@ def cost(
     from scripts.studies import cost as study
     from scripts.studies.cells import Cell, Found, run_cells
 
-    kinds, lengths = attention or KINDS, sorted(tokens or LENGTHS)
+    kinds, lengths = _known(attention, KINDS), sorted(tokens or LENGTHS)
     used = threads or read_settings().threads
 
     def graph_of(kind: Kind) -> Path:
@@ -109,8 +122,10 @@ def depth(
     data: DataOption,
     output: OutputOption,
     init: InitOption = None,
-    attention: Annotated[list[Kind] | None, typer.Option(help="Repeats.", show_default="all four")] = None,
-    style: Annotated[list[Style] | None, typer.Option(help="Repeats.", show_default="all four")] = None,
+    attention: AttentionOption = None,
+    style: Annotated[
+        list[str] | None, typer.Option(help="dse, tinybert, minilm or distilbert; repeats.", show_default="all")
+    ] = None,
     layers: Annotated[list[int] | None, typer.Option(min=1, help="Repeats.", show_default="1, 2, 3, 4, 6")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Repeats.", show_default="1, 2, 3")] = None,
     recipe: Annotated[Path, typer.Option(help="What every student is trained by.", show_default="shipped")] = DEPTH,
@@ -127,7 +142,7 @@ def depth(
     base = read_recipe(recipe, DistillationRecipe)
     network = base.network if init is None else base.network.model_copy(update={"init": init})
     training_data = TrainingData(data, base.data)
-    wanted = study.students(attention or ["softmax", "elu", "relu", "hedgehog"], style or STYLES, layers or LAYERS)
+    wanted = study.students(_known(attention, KINDS), _known(style, STYLES), layers or LAYERS)
     cells = [student.cell(number, network.init) for number in seed or SEEDS for student in wanted]
     whole = study.parent_layers(network, init)
     with progress_bar() as bar:

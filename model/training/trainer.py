@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from model.training.attention import FeatureMaps, Positions, feature_maps
+from model.training.attention import FeatureMaps, Positions
 from model.training.conversion import map_loss
 from model.training.imitation import Imitation
 from model.training.networks import Answers, BiEncoder, Network, mixed_precision
@@ -213,7 +213,7 @@ def train_stage(
         with mixed_precision(recipe):
             answer = KnownEmbeddings(network, material.examples)
     learner = Learner(network, imitation, answer)
-    kept = _left_alone(network, stage)
+    kept = [parameter for parameter in network.body.parameters() if parameter.requires_grad] if stage.head_only else []
     for parameter in kept:
         parameter.requires_grad_(False)
     optimiser = optimiser_of(learner, stage)
@@ -243,16 +243,6 @@ def train_stage(
         parameter.requires_grad_(True)
     learner.eval()
     checkpoint.unlink(missing_ok=True)
-
-
-def _left_alone(network: Network, stage: Stage) -> list[nn.Parameter]:
-    """What a stage does not train of all that is trained elsewhere."""
-    if stage.head_only:
-        return [parameter for parameter in network.body.parameters() if parameter.requires_grad]
-    if stage.maps_only:
-        maps = {id(parameter) for found in feature_maps(network.body) for parameter in found.parameters()}
-        return [p for p in network.parameters() if p.requires_grad and id(p) not in maps]
-    return []
 
 
 def _save(learner: Learner, optimiser: torch.optim.AdamW, done: int, path: Path) -> None:

@@ -1,7 +1,6 @@
 """What does a text cost, as it gets longer? Seconds and memory of one pass in onnxruntime, a process a cell."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +12,7 @@ import onnxruntime as ort
 
 from scripts.studies.cells import Cell, Found
 
+STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PASSES = 3
 """At least so many are timed, after one that is not."""
 
@@ -37,6 +37,7 @@ def _passes(graph: Path, tokens: int, threads: int, seconds: float) -> Found:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    _forget_peak()
     before = _peak_mib()
     ids = np.random.default_rng(0).integers(5, 50, (1, tokens))  # words of any vocabulary
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
@@ -50,12 +51,21 @@ def _passes(graph: Path, tokens: int, threads: int, seconds: float) -> Found:
         "milliseconds": round(1000 * float(np.median(taken)), 3),
         "microseconds_per_token": round(1e6 * float(np.median(taken)) / tokens, 2),
         "passes": len(taken),
-        "mib_beside_weights": round(_peak_mib() - before, 1),
+        "mib_beside_weights": None if before is None else round((_peak_mib() or before) - before, 1),
     }
 
 
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kibibytes on Linux
+def _forget_peak() -> None:
+    """Begin anew to note the most memory that this process held: loading a graph takes more than it leaves."""
+    if FORGET.exists():
+        FORGET.write_text("5")
+
+
+def _peak_mib() -> float | None:
+    """The most memory that this process held; None where the system does not tell (it is Linux that does)."""
+    # not getrusage: its figure survives exec, and would be that of the process which started this one
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def table(
@@ -68,13 +78,13 @@ def table(
         row = [str(length)]
         for kind in kinds:
             cell = found.get(f"{kind}-{length}")
-            row += (
-                ["", ""]
-                if cell is None
-                else [f"{cell['microseconds_per_token']:.1f}", f"{cell['mib_beside_weights']:.0f}"]
-            )
+            row += ["", ""] if cell is None else [f"{cell['microseconds_per_token']:.1f}", _mib(cell)]
         rows.append(row)
     return columns, rows
+
+
+def _mib(cell: Found) -> str:
+    return "" if cell["mib_beside_weights"] is None else f"{cell['mib_beside_weights']:.0f}"
 
 
 def summary(found: Mapping[str, Found], kinds: Sequence[str], lengths: Sequence[int]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
         common | {"name": "texts", "texts": ["train"], "regression": 1.0},
         common | {"name": "pairs", "sets": ["train"], "texts": ["train"], "regression": 1.0},
     ]
-    network = tiny_training.network("bi-encoder", head={"kind": "cosine"}) | {"stages": stages}
+    network = tiny_training.network("bi-encoder", attention="hedgehog", head={"kind": "cosine"}) | {"stages": stages}
     recipe = {"data": tiny_training.DATA, "network": network, "export": tiny_training.EXPORT}
     tiny_training.write_toml(tmp_path / "depth.toml", recipe)
     options: list[object] = ["--data", tmp_path / "pairs", "--init", init, "-o", tmp_path / "study"]
@@ -105,3 +105,9 @@ def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
     assert (tmp_path / "page.md").read_text() + "\n" == page
     again = dse("study", "depth", *options)  # everything is only read
     assert again == page
+
+
+def test_an_attention_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(BadInput, match="cosine: not one of softmax, elu, relu, hedgehog"):
+        dse("study", "cost", "--init", tmp_path, "-o", tmp_path, "--attention", "elu", "--attention", "cosine")
