@@ -50,7 +50,7 @@ def test_what_is_told_of_costs_is_what_was_found() -> None:
     assert told["softmax"]["spread"] == 71.4
     del found["elu-2048"]
     columns, rows = table(found, ["softmax", "elu"], lengths)
-    assert columns == ["tokens", "softmax, µs/token", "softmax, MiB", "elu, µs/token", "elu, MiB"]
+    assert columns == ["tokens", "softmax, CPU µs/token", "softmax, MiB", "elu, CPU µs/token", "elu, MiB"]
     assert rows[-1] == ["2048", "80.0", "7", "", ""]
 
 
