@@ -1,7 +1,7 @@
-# The service: no torch, not root, models inside. Indexes are mounted at /index.
+# The service: no torch, not root, models inside; what changes is mounted at /index (docs/operations.md, "Containers").
 #
 #   docker build -t dse .
-#   docker run --rm -p 8000:8000 -v "$PWD/build/stdlib:/index:ro" dse
+#   docker run --rm -p 127.0.0.1:8000:8000 --read-only --tmpfs /tmp -v "$PWD/build/stdlib:/index:ro" -e DSE_READ_ONLY=1 dse
 
 FROM python:3.11-slim AS build
 WORKDIR /src
@@ -19,15 +19,22 @@ RUN rm -r model/training && /opt/dse/bin/pip install --no-cache-dir --no-deps . 
     && /opt/dse/bin/pip uninstall --yes pip setuptools
 
 FROM python:3.11-slim
+LABEL org.opencontainers.image.title="dse" \
+      org.opencontainers.image.description="Sentence-pair retrieval: search, similarity and reranking over HTTP" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/dse /opt/dse
-RUN useradd --system --uid 10001 --no-create-home dse && mkdir /index && chown dse /index
-USER dse
+RUN groupadd --system --gid 10001 dse && useradd --system --uid 10001 --gid dse --no-create-home dse && mkdir /index && chown dse:dse /index
+# By number, so that an orchestrator that refuses root can see that this is not root.
+USER 10001:10001
 ENV PATH=/opt/dse/bin:$PATH \
+    HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     HF_HUB_OFFLINE=1 \
     ORT_DISABLE_TELEMETRY=1 \
     DSE_HOST=0.0.0.0 \
     DSE_INDEX=/index
+WORKDIR /tmp
+VOLUME /index
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]

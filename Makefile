@@ -8,7 +8,7 @@ PORT   ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-serving test-interop test-clients soak fuzz openapi check setup setup-dev models install-models clean
+.PHONY: help run test test-serving test-scale test-interop test-clients soak fuzz openapi check setup setup-dev models install-models clean
 
 help: ## say what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -33,6 +33,12 @@ test-serving: ## run the tests where torch was never installed, as it is where t
 	$(VENV)-serving/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parquet]'
 	! $(VENV)-serving/bin/python -c "import torch" 2>/dev/null
 	$(VENV)-serving/bin/python -m pytest
+
+test-scale: ## run the tests of an index in Milvus, with a server that speaks its protocol, in an environment of their own
+	$(PYTHON) -m venv $(VENV)-scale
+	$(VENV)-scale/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parquet,scale]'
+	$(VENV)-scale/bin/python -m pytest tests/index/test_contract.py tests/index/test_milvus.py \
+		tests/index/test_milvus_filters.py tests/app/test_milvus.py
 
 test-interop: ## load the shipped student with sentence-transformers, in an environment of its own
 	$(PYTHON) -m venv $(VENV)-interop

@@ -14,11 +14,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import ServiceError, error_response
+from app.page import UI
 from app.settings import Settings
 
 PROBES = frozenset({"/livez", "/readyz", "/health"})
 """Answered to anybody and at any load."""
-_PAGE = frozenset({"/", "/ui/app.js", "/ui/style.css"})
+_PAGE = frozenset({"/", *(f"/ui/{file.name}" for file in UI.iterdir())})
 """The page holds no data; what it asks for takes a key."""
 SHORTEST_KEY = 16
 

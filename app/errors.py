@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.dialects import Fault, native, shape_of
 from index.filters import FilterError
-from index.manifest import BusyFault, IndexFault, ReadOnlyFault
+from index.manifest import AwayFault, BusyFault, IndexFault, ReadOnlyFault
 
 log = logging.getLogger("dse")
 
@@ -60,7 +60,7 @@ def _fault_response(fault: IndexFault) -> JSONResponse:
     if isinstance(fault, ReadOnlyFault):
         return error_response(409, str(fault))
     answer = error_response(503, str(fault))
-    if isinstance(fault, BusyFault):
+    if isinstance(fault, AwayFault | BusyFault):
         answer.headers["Retry-After"] = "1"
     return answer
 

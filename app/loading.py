@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 from app.answers import score
 from app.batching import Queues
 from app.registry import Models
 from app.settings import Settings
-from index.generations import live_manifest
+from index.contract import Index
 from index.live import LiveIndex
+from index.location import Location, MilvusAccess
 from index.manifest import EncoderIdentity, HeadIdentity, Verify
 from index.nearest import HeadVectors
+from index.opening import DEFAULT_ACCESS, manifest_at, open_any
 from model.bundle import Student, Teacher, load_student, load_teacher
 from model.head import QuadraticHead
 from model.manifest import ArtifactError
@@ -22,7 +25,7 @@ class Service:
     """Everything a request may need, loaded, checked and warm."""
 
     models: Models
-    index: LiveIndex | None
+    index: Index | None
     searching: Student
     """Whose embeddings the index holds; without an index the default student."""
     queues: Queues = field(default_factory=Queues)
@@ -51,8 +54,9 @@ def load(settings: Settings) -> Service:
     students = [queues.student(load_student(folder, settings.threads)) for folder in folders]
     index, searching = None, students[0]
     if settings.index:
-        searching = _encoder_of(settings.index, students)
-        index = open_index(settings.index, searching, writable=not settings.read_only, verify=settings.verify)
+        access = settings.milvus_access()
+        searching = _encoder_of(settings.index, students, access)
+        index = open_index(settings.index, searching, not settings.read_only, settings.verify, access)
     teacher = queues.teacher(load_teacher(settings.teacher, settings.threads)) if settings.teacher else None
     models = Models(students, teacher, settings.model_aliases)
     models.check()
@@ -64,9 +68,9 @@ def load(settings: Settings) -> Service:
     return Service(models, index, searching, queues)
 
 
-def _encoder_of(index: Path, students: Sequence[Student]) -> Student:
+def _encoder_of(index: Location, students: Sequence[Student], access: MilvusAccess) -> Student:
     """The student that built an index; the default where none did, or there is nothing to read: opening it says why."""
-    manifest = live_manifest(index)
+    manifest = manifest_at(index, access)
     built = [student for student in students if manifest and student.encoder_digest == manifest.encoder.digest]
     return built[0] if built else students[0]
 
@@ -76,14 +80,36 @@ def identity(student: Student) -> EncoderIdentity:
     return EncoderIdentity(name=student.name, digest=student.encoder_digest)
 
 
-def open_index(folder: Path, student: Student, writable: bool = False, verify: Verify = "full") -> LiveIndex:
-    """The index in a folder, which this student's encoder built, with all changes since.
+@overload
+def open_index(
+    location: Path,
+    student: Student,
+    writable: bool = False,
+    verify: Verify = "full",
+    access: MilvusAccess = DEFAULT_ACCESS,
+) -> LiveIndex: ...
+@overload
+def open_index(
+    location: Location,
+    student: Student,
+    writable: bool = False,
+    verify: Verify = "full",
+    access: MilvusAccess = DEFAULT_ACCESS,
+) -> Index: ...
+def open_index(
+    location: Location,
+    student: Student,
+    writable: bool = False,
+    verify: Verify = "full",
+    access: MilvusAccess = DEFAULT_ACCESS,
+) -> Index:
+    """The index at a location, which this student's encoder built, with all changes since.
 
     Raises:
         IndexFault: not an index, built with another encoder, ranked by another head, or a file of it is missing or
             altered.
     """
-    return LiveIndex.open(folder, identity(student), writable, head=head_vectors(student), verify=verify)
+    return open_any(location, identity(student), writable, head_vectors(student), verify, access)
 
 
 def head_vectors(student: Student) -> HeadVectors | None:

@@ -2,17 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
 
 from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.types import Scope
 
-from app import errors
+from app import errors, page
 from app.admission import ALWAYS, Admission
 from app.auth import KeyCheck, Keys
 from app.errors import ID_HEADER
@@ -24,10 +21,8 @@ from app.routes import documents, native, openai, probes, rerank, tei
 from app.settings import Settings
 from app.upkeep import Upkeep
 
-UI = Path(__file__).parent / "ui"
 THREADS_BESIDE = 8
 """For static files and the like, beside one thread a request in progress."""
-_POLICY = {"Content-Security-Policy": "default-src 'self'", "X-Content-Type-Options": "nosniff"}
 
 
 def _unobserved(scope: Scope) -> bool:
@@ -94,10 +89,5 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.include_router(tei.router)
     app.include_router(rerank.router)
     app.include_router(probes.router)
-    app.mount("/ui", StaticFiles(directory=UI), name="ui")
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(UI / "index.html", headers=_POLICY)
-
+    page.install(app)
     return app

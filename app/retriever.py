@@ -31,7 +31,7 @@ class Encoder(Protocol):
 class CandidateSearch(Protocol):
     """Which documents are worth scoring, and what they say."""
 
-    def search(self, query: NDArray[np.float32], depth: int, *, filter: Filter | None = None) -> Candidates:
+    def search(self, query: NDArray[np.float32], depth: int, filter: Filter | None = None) -> Candidates:
         """At most ``depth`` candidates for a (dim,) query, of the documents that a filter lets through."""
         ...
 

@@ -8,13 +8,21 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import model
 from app.threads import thread_budget
-from index.manifest import Verify
+from index.location import Consistency, Location, MilvusAccess, read_location
+from index.manifest import IndexFault, Verify
 
 BUNDLES = Path(model.__file__).parent / "bundles"
 
 
 def _empty_is_none(value: object) -> object:
     return None if value == "" else value
+
+
+def _located(value: object) -> object:
+    try:
+        return read_location(value) if isinstance(value, str) and value else _empty_is_none(value)
+    except IndexFault as fault:
+        raise ValueError(str(fault)) from fault
 
 
 def _listed(value: object) -> object:
@@ -34,6 +42,8 @@ def _mapped(value: object) -> object:
 
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 """A path; an empty variable means none."""
+OptionalLocation = Annotated[Location | None, BeforeValidator(_located)]
+"""A folder, or the address of an index in a Milvus; an empty variable means none."""
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
 Aliases = Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)]
 Secrets = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
@@ -43,7 +53,7 @@ Secrets = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 class Settings(BaseSettings):
     """Settings of the service, from arguments, then ``DSE_*`` variables, then these defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="DSE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DSE_", extra="forbid", frozen=True, hide_input_in_errors=True)
 
     bundle: Path = Field(BUNDLES / "dse-minilm-l6", description="the student's bundle")
     teacher: OptionalPath = Field(BUNDLES / "teacher-minilm-l6", description="the teacher's bundle; empty for none")
@@ -53,7 +63,22 @@ class Settings(BaseSettings):
     model_aliases: Aliases = Field(
         default_factory=dict, description="other names for models: `name=model`, separated by commas"
     )
-    index: OptionalPath = Field(None, description="the index folder; without one, search answers 404")
+    index: OptionalLocation = Field(
+        None, description="the index folder, or `milvus://host:port/name`; without one, search answers 404"
+    )
+    milvus_token: Secrets = Field(None, description="of an index in Milvus: `user:password` or an API key")
+    milvus_database: str = Field("", description="of an index in Milvus: the database; empty for the server's default")
+    milvus_tls: bool = Field(False, description="speak TLS with Milvus")
+    milvus_ca_file: OptionalPath = Field(
+        None, description="who signed Milvus's certificate (PEM); without it, those that the system trusts"
+    )
+    milvus_timeout: Annotated[float, Field(gt=0)] = Field(
+        5.0, description="seconds a search, a look-up or a write in Milvus may take, retries included"
+    )
+    milvus_consistency: Consistency = Field(
+        "strong",
+        description="writes that a search in Milvus sees: all (strong), this process's (session), older ones (bounded)",
+    )
     read_only: bool = Field(
         False, description="refuse every change to the index (409); a replica's disk may be read-only"
     )
@@ -108,6 +133,17 @@ class Settings(BaseSettings):
         if self.depth > self.max_depth:
             raise ValueError(f"DSE_DEPTH ({self.depth}) is above DSE_MAX_DEPTH ({self.max_depth})")
         return self
+
+    def milvus_access(self) -> MilvusAccess:
+        """How a Milvus is reached."""
+        return MilvusAccess(
+            token=self.milvus_token.get_secret_value() if self.milvus_token else None,
+            database=self.milvus_database,
+            tls=self.milvus_tls,
+            ca_file=self.milvus_ca_file,
+            timeout=self.milvus_timeout,
+            consistency=self.milvus_consistency,
+        )
 
     def depth_for(self, measured: int | None) -> int:
         """Candidates the head scores a query: as set, else as an index was measured to need, else the default."""

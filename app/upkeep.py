@@ -5,7 +5,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from index.live import LiveIndex
+from index.contract import Index
 from index.manifest import IndexFault
 
 log = logging.getLogger("dse")
@@ -17,7 +17,7 @@ SECONDS_AFTER_A_FAULT = 60.0
 class Upkeep:
     """A thread that compacts an index whenever ``compact_after`` changes are pending, whoever made them."""
 
-    def __init__(self, index: LiveIndex, compact_after: int, seconds: float = SECONDS_BETWEEN_LOOKS) -> None:
+    def __init__(self, index: Index, compact_after: int, seconds: float = SECONDS_BETWEEN_LOOKS) -> None:
         self._index, self._compact_after, self._seconds = index, compact_after, seconds
         self._stop = threading.Event()
         # A daemon: a process that is told to end need not wait, since a compaction may be cut off at any moment.

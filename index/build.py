@@ -38,6 +38,10 @@ EncodeBatches = Callable[[Iterable[Sequence[str]]], Iterator[NDArray[np.float32]
 """The same of one batch after another, for an encoder that can work on two at once."""
 
 
+Publish = Callable[[Callable[[Path], None], dict[str, Any]], GenerationManifest]
+"""Given what writes ``embeddings.npy`` and ``documents.sqlite`` into a folder, and what was measured: makes it live."""
+
+
 class Watcher:
     """What a build tells whoever waits for it. This one listens to nothing."""
 
@@ -65,6 +69,7 @@ def build(
     share_read: Callable[[], float | None] = lambda: None,
     watcher: Watcher | None = None,
     encode_batches: EncodeBatches | None = None,
+    publish: Publish | None = None,
 ) -> GenerationManifest:
     """Embed documents and publish them as the next generation of the index in ``folder``.
 
@@ -86,6 +91,7 @@ def build(
         share_read: how much of the input has been read, 0..1, for estimates; None where that is not known.
         watcher: told how it goes.
         encode_batches: a faster ``encode`` of many batches, if the encoder has one.
+        publish: where it goes, if not into ``folder``, which then holds what is embedded until that is done.
 
     Raises:
         SourceError: an input is broken, there is none, or two documents have one id.
@@ -97,16 +103,16 @@ def build(
     started = time.monotonic()
     watcher = watcher or Watcher()
     job = Job.new(encoder, dims, DOCUMENTS_PER_SHARD, last_change(folder))
+    batchwise = encode_batches or (lambda batches: map(encode, batches))
     try:
         with unfinished_build(folder, job, resume) as work:
-            batchwise = encode_batches or (lambda batches: map(encode, batches))
             rows = _Rows(work, recipe, search, batchwise, rejects, share_read, watcher)
             rows.write(documents)
+            measured = {"build": work.job.build, "resumed": rows.resumed}
+            if publish is not None:
+                return publish(rows.put, measured)
             with new_generation(folder, patience=PATIENCE) as home:
-                watcher.finishing("gathering")
-                work.gather(home / EMBEDDINGS_FILE, rows.shards, rows.count)
-                rows.documents_file.rename(home / DOCUMENTS_FILE)
-                measured = {"build": work.job.build, "resumed": rows.resumed}
+                rows.put(home)
                 through = work.job.changes_through
                 return finish(home, recipe, search, encoder, measured, started, through, watcher.finishing)
     except (OSError, sqlite3.Error) as error:
@@ -197,6 +203,12 @@ class _Rows:
             self._rejects.save()
         if self._work.read(self.shards) is not None:
             raise IndexFault(f"the input ends after document {self.count:,}; {self._changed()}")
+
+    def put(self, home: Path) -> None:
+        """Move documents and embeddings, all written, into a folder."""
+        self._watcher.finishing("gathering")
+        self._work.gather(home / EMBEDDINGS_FILE, self.shards, self.count)
+        self.documents_file.rename(home / DOCUMENTS_FILE)
 
     def _accepted(self, documents: Iterable[SourcedDocument], writer: DocumentsWriter) -> Iterator[SourcedDocument]:
         for sourced in documents:

@@ -197,7 +197,7 @@ class _Counted:
             self.rows += 1
 
 
-def _entries(metadata: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def entries(metadata: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Every path and what is there: :func:`index.filters.values_at`, for all paths at once."""
     for name, value in metadata.items():
         path = above + name
@@ -207,15 +207,15 @@ def _entries(metadata: Mapping[str, Any], above: str = "") -> Iterator[tuple[str
             yield path, element
         for holder in elements or (value,):
             if isinstance(holder, dict):
-                yield from _entries(holder, path + ".")
+                yield from entries(holder, path + ".")
 
 
 def _sorted_runs(metadata: Iterable[Mapping[str, Any]]) -> Iterator[Iterator[_Group]]:
     """Rows of each value, sorted by path and value, as many as fit in memory at once."""
     groups: dict[tuple[str, Rank], tuple[Any, list[int]]] = {}
     size = 0
-    for row, entries in enumerate(map(_entries, metadata)):
-        for path, value in entries:
+    for row, found in enumerate(map(entries, metadata)):
+        for path, value in found:
             key = path, rank(value)
             group = groups.get(key)
             if group is None:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.changes import BUSY_SECONDS, CHANGES_FILE, Change, ChangeLog
 from index.compaction import fold
+from index.contract import Status
 from index.documents import Document
 from index.generations import CURRENT, Generation, live_home, new_generation
 from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault, Verify
@@ -21,8 +22,6 @@ from index.shards import replaced_through
 from index.view import View
 
 log = logging.getLogger("dse")
-
-Status = Literal["created", "updated"]
 
 
 class _Behind(Exception):
@@ -120,6 +119,10 @@ class LiveIndex:
             wait = True
 
     @property
+    def away(self) -> None:
+        """A folder is where it is."""
+
+    @property
     def stays_because(self) -> str | None:
         """Why the generation that is live now is not served here, and the one before cannot be changed; None: it is."""
         return None if self._refused is None else str(self._refused)
@@ -145,7 +148,7 @@ class LiveIndex:
             IndexFault: vectors that do not fit, or a disk that is full. After an error nothing was written.
         """
         with self._transaction() as (view, changes):
-            _check_vectors(documents, embeddings, view.manifest.dims)
+            check_vectors(documents, embeddings, view.manifest.dims)
             known = set(view.rows_of({document.id for document in documents}))
             statuses: list[Status] = []
             for document in documents:
@@ -401,7 +404,12 @@ def _stamp(folder: Path) -> Stamp | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _check_vectors(documents: Sequence[Document], embeddings: NDArray[np.float32], dims: int) -> None:
+def check_vectors(documents: Sequence[Document], embeddings: NDArray[np.float32], dims: int) -> None:
+    """See that embeddings fit an index, and their documents.
+
+    Raises:
+        IndexFault: they do not; nothing may be written.
+    """
     if embeddings.shape != (len(documents), dims):
         raise IndexFault(
             f"{len(documents)} documents came with embeddings of {embeddings.shape}; this index holds rows of {dims}: "

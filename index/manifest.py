@@ -26,6 +26,10 @@ class BusyFault(IndexFault):
     """A write that waited for another process for too long; nothing of it was written."""
 
 
+class AwayFault(IndexFault):
+    """A server that holds an index and cannot be asked right now; it is tried again by itself."""
+
+
 class RecipeFault(IndexFault):
     """A recipe that does not suit the rows it is to hold; another one might."""
 
@@ -133,8 +137,12 @@ class GenerationManifest(BaseModel):
                 "build the index again (dse index build)"
             ) from error
 
-    def check_encoder(self, folder: Path, serving: EncoderIdentity) -> None:
+    def check_encoder(self, folder: object, serving: EncoderIdentity) -> None:
         """Compare the encoder that built the index with the one that will embed queries.
+
+        Args:
+            folder: where the index is, for messages: a folder, or an address.
+            serving: that will embed queries.
 
         Raises:
             IndexFault: they differ; the message names both digests and the two ways out.

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.candidates import Dial
 from index.manifest import EndToEnd, IndexFault, Proof, RecipeFault
-from index.nearest import NearestSearch, Tuning
+from index.nearest import Tuning
 
 Floats = NDArray[np.float32]
 Scores = Callable[[Floats, Floats], NDArray[np.floating]]
@@ -41,6 +42,50 @@ LEAST_HEAD_QUERIES, MOST_HEAD_QUERIES = 20, 100
 BLOCK_BYTES = 2**23
 HEAD_ROWS = 4096
 DECIMALS = 6
+
+
+class Tunable(Protocol):
+    """What finds candidates, as far as it can be tuned."""
+
+    @property
+    def exact(self) -> bool:
+        """Does it compare every vector, as it was given?"""
+        ...
+
+    @property
+    def dial(self) -> Dial | None:
+        """What there is to tune."""
+        ...
+
+
+class Searched(Protocol):
+    """A search to be proven: of a folder's FAISS index, or of a collection in Milvus."""
+
+    @property
+    def candidates(self) -> Tunable:
+        """What finds them."""
+        ...
+
+    @property
+    def embeddings(self) -> Floats:
+        """(rows, dim) of everything that can be found, perhaps memory-mapped."""
+        ...
+
+    def query_vectors(self, queries: Floats) -> Floats:
+        """(queries, width) of (queries, dim) embeddings: what is asked with."""
+        ...
+
+    def vectors(self, embeddings: Floats) -> Floats:
+        """(rows, width) of (rows, dim) embeddings: what is compared with."""
+        ...
+
+    def closeness(self, query: Floats, embeddings: Floats) -> Floats:
+        """(rows,) how near (rows, dim) embeddings are to a (dim,) query, exactly."""
+        ...
+
+    def search(self, query: Floats, depth: int, tuning: Tuning) -> tuple[NDArray[np.int64], Floats]:
+        """(found,) rows nearest to a (dim,) query and their (found, dim) embeddings, in no order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +128,7 @@ class Proven:
 class Trial:
     """Queries whose right answers are known. A query that is a document does not look for itself."""
 
-    nearest: NearestSearch
+    nearest: Searched
     queries: Floats  # (queries, dim)
     own: NDArray[np.int64] | None  # (queries,) the row that each query is; None: they are no documents
     wanted: int
@@ -151,7 +196,7 @@ class Trial:
 
 
 def prove(
-    nearest: NearestSearch, recipe: str, index_bytes: int, aim: Aim, stage: Callable[[str], None] = lambda words: None
+    nearest: Searched, recipe: str, index_bytes: int, aim: Aim, stage: Callable[[str], None] = lambda words: None
 ) -> Proven:
     """Tune a search until it finds what it must, and show that it does.
 
@@ -216,7 +261,7 @@ def least_queries(target: float) -> int:
 Method = Literal["wilson", "every document", "exhaustive"]
 
 
-def _trials(nearest: NearestSearch, aim: Aim) -> tuple[Trial, Trial, Method]:
+def _trials(nearest: Searched, aim: Aim) -> tuple[Trial, Trial, Method]:
     """Queries to tune with, queries to prove with, and what kind of proof they make."""
     rows, dims = nearest.embeddings.shape
     each = max(LEAST_QUERIES, 2 * least_queries(aim.target))

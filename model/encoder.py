@@ -23,6 +23,20 @@ def shortened(embeddings: NDArray[np.float32], dims: int) -> NDArray[np.float32]
     return prefixes / np.linalg.norm(prefixes, axis=1, keepdims=True)
 
 
+def whole_embeddings(
+    tokenizer: SentenceTokenizer, embed: Callable[[Tokens], NDArray[np.float32]], texts: Sequence[str]
+) -> NDArray[np.float32]:
+    """(texts, dim) unit means of the embeddings of each text's pieces, which count by their tokens.
+
+    Of a text that is no longer than the tokenizer cuts, that is its embedding.
+    """
+    tokens, owners = tokenizer.pieces(texts)
+    embeddings = embed(tokens)
+    sums = np.zeros((len(texts), embeddings.shape[1]), np.float32)
+    np.add.at(sums, owners, embeddings * tokens.lengths[:, None].astype(np.float32))
+    return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+
 def allowed_width(dims: int | None, whole: int, prefixes: Sequence[int]) -> int:
     """The width that was asked for, by default the whole.
 
@@ -104,6 +118,10 @@ class OnnxEncoder:
         """
         width = self._width(dims)
         return self._cut(self.embed(self.tokenize(texts)), width)
+
+    def encode_whole(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(texts, dim) unit embeddings of texts of any length: the mean of their pieces' (:func:`whole_embeddings`)."""
+        return whole_embeddings(self._tokenizer, self.embed, texts)
 
     def encode_batches(
         self, batches: Iterable[Sequence[str]], dims: int | None = None

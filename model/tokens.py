@@ -133,6 +133,17 @@ class SentenceTokenizer(_TokenizerFile):
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         return Tokens(Ragged.of([encoding.ids for encoding in encodings]), _truncated(encodings))
 
+    def pieces(self, texts: Sequence[str]) -> tuple[Tokens, NDArray[np.intp]]:
+        """Whole texts in pieces of at most ``max_tokens``, each with its own markers.
+
+        Returns the pieces, in order, and (pieces,) the number of the text that each is of.
+        """
+        encodings = self._tokenizer.encode_batch(list(texts))
+        pieces = [[encoding.ids, *(piece.ids for piece in encoding.overflowing)] for encoding in encodings]
+        ids = Ragged.of([piece for of_text in pieces for piece in of_text])
+        owners = np.repeat(np.arange(len(texts)), [len(of_text) for of_text in pieces])
+        return Tokens(ids, np.zeros(len(owners), np.bool_)), owners
+
     def padded(self, tokens: Tokens, rows: NDArray[np.intp] | None = None) -> Arrays:
         """``input_ids`` and ``attention_mask`` of some rows, or of all, as wide as the longest."""
         rows = np.arange(len(tokens)) if rows is None else rows

@@ -209,6 +209,47 @@ def changes(
     _save(output, on, {"clients": clients} | found.report())
 
 
+@app.command()
+def places(
+    index: IndexArgument,
+    milvus: Annotated[str, typer.Argument(metavar="MILVUS", help="milvus://HOST:PORT/NAME, with the same documents.")],
+    queries: QueriesOption = None,
+    bundle: BundleOption = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Candidates a query.")] = 10,
+    most: Annotated[int, typer.Option(min=1, help="Queries to ask, of those there are.")] = 1000,
+    clients: Annotated[int, typer.Option(min=1, help="At once.")] = 1,
+    threads: ThreadsOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Ask a folder and a Milvus the same: how often both find the same documents, each one's recall, and the time."""
+    settings = _settings(bundle, threads)
+
+    from app.loading import open_index
+    from index.location import read_location
+    from model.bundle import load_student
+    from scripts.benchmarks.conditions import conditions
+    from scripts.benchmarks.places import compare
+    from scripts.benchmarks.scratch import queries_of
+
+    student = load_student(settings.bundle, settings.threads)
+    place = read_location(milvus)
+    with (
+        open_index(index, student) as live,
+        open_index(place, student, access=settings.milvus_access()) as other,
+    ):
+        view = live.view()
+        texts, asked = queries_of(queries, view)
+        texts = texts[:most]
+        on = conditions("places", view, student.name, settings.threads, len(texts), asked)
+        found = compare(view, other.view(), student.encoder.encode(texts), k, clients)
+        recipe = other.view().manifest.recipe
+    print_table(["measured on", ""], [*on.rows(), ["Milvus", f"{place}, {recipe}"]])
+    rows = [[name, f"{found.recall[name]:.4f}", *_paced(pace)] for name, pace in found.paces.items()]
+    print_table([f"{clients} clients", f"recall@{k}", "p50 ms", "p99 ms", "a second"], rows)
+    typer.echo(f"the same {k} for {100 * found.same:.2f} % of {found.queries:,} queries")
+    _save(output, on, found.report() | {"milvus": str(place), "milvus_recipe": recipe, "clients": clients})
+
+
 def _settings(bundle: Path | None, threads: int | None) -> "Settings":
     given = {"bundle": bundle, "threads": threads}
     settings = read_settings(**{name: value for name, value in given.items() if value is not None})

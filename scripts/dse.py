@@ -10,6 +10,7 @@ from scripts import (
     evaluate_command,
     index_commands,
     serve,
+    study_commands,
     task_commands,
     training_commands,
     use_commands,
@@ -34,6 +35,7 @@ app.command("distill")(training_commands.distill)
 app.command("export")(training_commands.export)
 app.command("evaluate")(evaluate_command.evaluate)
 app.add_typer(task_commands.app, name="tasks")
+app.add_typer(study_commands.app, name="study")
 app.add_typer(data_commands.app, name="data")
 app.add_typer(benchmark_commands.app, name="benchmark")
 

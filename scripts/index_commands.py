@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from index.location import read_location
 from scripts.console import BadInput, batches, print_json, print_table, progress_bar, read_lines, read_settings
 from scripts.options import BundleOption, JsonOption
 from scripts.use_commands import read_queries
 
 if TYPE_CHECKING:
+    from index.contract import Index, IndexView
+    from index.location import Location
     from index.manifest import GenerationManifest
-    from index.view import View
 
 DOCUMENTS_PER_TRANSACTION = 1024
 
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index folder.")]
+PlaceArgument = Annotated[str, typer.Argument(metavar="INDEX", help="A folder, or milvus://HOST:PORT/NAME.")]
+WorkOption = Annotated[
+    Path | None,
+    typer.Option(help="Where what is on its way to Milvus is kept.", show_default="./NAME.build"),
+]
 InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="INPUT...", help=".jsonl, .csv, .tsv, .txt (also .gz), .parquet, or -")
 ]
@@ -46,7 +52,7 @@ class OnError(StrEnum):
 @app.command()
 def build(
     inputs: InputsArgument,
-    output: Annotated[Path, typer.Option(help="The index folder, new or existing.")],
+    output: Annotated[str, typer.Option(help="The index, new or existing: a folder, or milvus://HOST:PORT/NAME.")],
     bundle: BundleOption = None,
     recipe: Annotated[
         str | None, typer.Option(help="A FAISS index_factory string.", show_default="by rows and memory")
@@ -68,13 +74,13 @@ def build(
     ] = True,
     on_error: Annotated[OnError, typer.Option(help="At a line that is not a document.")] = OnError.STOP,
     rejects: Annotated[Path | None, typer.Option(help="With skip: write such lines here, as JSON lines.")] = None,
+    work: WorkOption = None,
     json: JsonOption = False,
 ) -> None:
     """Embed documents with a bundle and publish them as the live generation of an index."""
     from app.loading import head_vectors, identity
-    from index.build import build as build_index
     from index.finish import SearchWanted
-    from index.generations import current_name
+    from index.places import build_at
     from index.recall import Aim
     from index.sources import Columns, Inputs, Rejects
     from model.bundle import load_student
@@ -85,7 +91,7 @@ def build(
             raise BadInput("--rejects needs --on-error skip")
         if any(rejects.resolve() == path.resolve() for path in inputs):
             raise BadInput(f"{rejects} is an input; give --rejects another file")
-    settings = read_settings()
+    place, settings = read_location(output), read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     head = head_vectors(student) if rank_by == RankBy.HEAD else None
     if rank_by == RankBy.HEAD and head is None:
@@ -99,13 +105,15 @@ def build(
     with Rejects(rejects) as rejected, progress_bar() as bar:
         passed_over = rejected if on_error is OnError.SKIP else None
         source = Inputs(inputs, Columns(id_column, text_column), passed_over)
-        manifest = build_index(
-            source,
-            student.encoder.encode,
-            student.encoder.dims,
-            identity(student),
-            output,
-            recipe,
+        name, manifest = build_at(
+            place,
+            settings.milvus_access(),
+            work,
+            documents=source,
+            encode=student.encoder.encode,
+            dims=student.encoder.dims,
+            encoder=identity(student),
+            recipe=recipe,
             resume=resume,
             rejects=passed_over,
             share_read=source.share_read,
@@ -114,10 +122,10 @@ def build(
             search=search,
         )
     if json:
-        answer = {"index": str(output), "generation": current_name(output), "rejected": rejected.count}
+        answer = {"index": str(place), "generation": name, "rejected": rejected.count}
         print_json(answer | manifest.model_dump())
     else:
-        typer.echo(f"{manifest.documents:,} documents, {manifest.recipe} -> {output} ({current_name(output)})")
+        typer.echo(f"{manifest.documents:,} documents, {manifest.recipe} -> {place} ({name})")
         typer.echo(f"recall {_recall(manifest)}")
         if rejected.count:
             where = f", written to {rejects}" if rejects else "; --rejects FILE writes them down"
@@ -168,7 +176,7 @@ def _search_facts(facts: "GenerationManifest") -> dict[str, str]:
 
 @app.command()
 def add(
-    folder: FolderArgument,
+    folder: PlaceArgument,
     inputs: InputsArgument,
     bundle: BundleOption = None,
     id_column: IdColumnOption = "id",
@@ -180,10 +188,10 @@ def add(
     from index.sources import Columns, read_documents
     from model.bundle import load_student
 
-    settings = read_settings()
+    place, settings = read_location(folder), read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     counts = {"created": 0, "updated": 0}
-    with open_index(folder, student, writable=True) as index, progress_bar() as bar:
+    with open_index(place, student, True, access=settings.milvus_access()) as index, progress_bar() as bar:
         task = bar.add_task("adding", total=None)
         for batch in batches(read_documents(inputs, Columns(id_column, text_column)), DOCUMENTS_PER_TRANSACTION):
             documents = [sourced.document for sourced in batch]
@@ -191,102 +199,111 @@ def add(
             for status in index.upsert(documents, embeddings):
                 counts[status] += 1
             bar.advance(task, len(batch))
-        view = index.view()
+        state = _state(place, index.view())
     if json:
-        print_json(_state(folder, view) | counts)
+        print_json(state | counts)
     else:
-        typer.echo(f"{counts['created']:,} documents created, {counts['updated']:,} updated -> {_told(folder, view)}")
+        typer.echo(f"{counts['created']:,} documents created, {counts['updated']:,} updated -> {_told(state)}")
 
 
 @app.command()
 def delete(
-    folder: FolderArgument,
+    folder: PlaceArgument,
     ids: Annotated[list[str] | None, typer.Argument(metavar="IDS...", help="Ids of documents.")] = None,
     file: Annotated[Path | None, typer.Option("--ids", help="A file of ids, one a line.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Remove documents from an index; the next search does not find them."""
-    from index.live import LiveIndex
+    from index.opening import open_any
 
     if bool(ids) == (file is not None):
         raise BadInput("give either ids or --ids FILE: dse index delete DIR a/1 a/2")
     wanted = [line for _, line in read_lines(file, "ids")] if file is not None else ids or []
-    with LiveIndex.open(folder, None, writable=True) as index:
+    place = read_location(folder)
+    with open_any(place, None, writable=True, access=read_settings().milvus_access()) as index:
         deleted = index.delete(wanted)
-        view = index.view()
+        state = _state(place, index.view())
     unknown = len(set(wanted)) - deleted
     if json:
-        print_json(_state(folder, view) | {"deleted": deleted, "unknown": unknown})
+        print_json(state | {"deleted": deleted, "unknown": unknown})
     else:
-        typer.echo(f"{deleted:,} documents deleted, {unknown:,} ids unknown -> {_told(folder, view)}")
+        typer.echo(f"{deleted:,} documents deleted, {unknown:,} ids unknown -> {_told(state)}")
 
 
 @app.command()
-def compact(folder: FolderArgument, bundle: BundleOption = None, json: JsonOption = False) -> None:
+def compact(folder: PlaceArgument, bundle: BundleOption = None, json: JsonOption = False) -> None:
     """Fold the changes of an index into its next generation, while it is searched and changed.
 
     The bundle is read only where FAISS ranks by its head.
     """
     from app.loading import open_index
-    from index.generations import live_home
-    from index.live import LiveIndex
-    from index.manifest import GenerationManifest
+    from index.opening import open_any
+    from index.places import facts_at
     from model.bundle import load_student
 
-    def opened() -> LiveIndex:
-        if GenerationManifest.read(live_home(folder)).head is None:
-            return LiveIndex.open(folder, None, writable=True)
-        settings = read_settings()
-        return open_index(folder, load_student(bundle or settings.bundle, settings.threads), writable=True)
+    place, settings = read_location(folder), read_settings()
+    access = settings.milvus_access()
+
+    def opened() -> "Index":
+        if facts_at(place, access)[1].head is None:
+            return open_any(place, None, writable=True, access=access)
+        return open_index(place, load_student(bundle or settings.bundle, settings.threads), True, access=access)
 
     with opened() as index:
-        view = index.compact()
-    _say(folder, view, json)
+        state = _state(place, index.compact())
+    _say(state, json)
 
 
 @app.command()
-def rebuild(folder: FolderArgument, bundle: BundleOption = None, json: JsonOption = False) -> None:
+def rebuild(
+    folder: PlaceArgument, bundle: BundleOption = None, work: WorkOption = None, json: JsonOption = False
+) -> None:
     """Embed an index's own texts with another bundle, while the generation before is searched and changed."""
     from app.loading import head_vectors, identity
-    from index.rebuild import rebuild as rebuild_index
+    from index.places import rebuild_at
     from model.bundle import load_student
 
-    settings = read_settings()
+    place, settings = read_location(folder), read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     with progress_bar() as bar:
         task = bar.add_task("embedding", total=None)
-        view = rebuild_index(
-            folder,
+        view = rebuild_at(
+            place,
+            settings.milvus_access(),
+            work,
             student.encoder.encode,
             student.encoder.dims,
             identity(student),
             head_vectors(student),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _say(folder, view, json)
+    _say(_state(place, view), json)
 
 
 @app.command()
 def snapshot(
-    folder: FolderArgument,
-    out: Annotated[Path, typer.Argument(help="Where to; must not exist.")],
+    folder: PlaceArgument,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Where to: a folder that must not exist, or an address.")],
+    work: WorkOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Copy an index as it is at one moment, while it is searched and changed."""
-    from index.snapshot import snapshot as copy
+    """Copy an index as it is at one moment, while it is searched and changed; also into Milvus, and out of it."""
+    from index.places import copy_between
 
-    _say(out, copy(folder, out), json)
+    place, target = read_location(folder), read_location(out)
+    with progress_bar() as bar:
+        task = bar.add_task("copying", total=None)
+        access = read_settings().milvus_access()
+        view = copy_between(place, target, access, work, lambda step: bar.update(task, description=step))
+    _say(_state(target, view), json)
 
 
 @app.command()
-def info(folder: Path, json: JsonOption = False) -> None:
+def info(folder: PlaceArgument, json: JsonOption = False) -> None:
     """Say what the live generation of an index holds."""
-    from index.generations import GENERATIONS, current_name, last_change
-    from index.manifest import GenerationManifest
+    from index.places import facts_at
 
-    name = current_name(folder)
-    facts = GenerationManifest.read(folder / GENERATIONS / name)
-    pending = last_change(folder) - facts.changes_through
+    name, facts, pending = facts_at(read_location(folder), read_settings().milvus_access())
     if json:
         print_json({"generation": name, "changes_pending": pending} | facts.model_dump())
         return
@@ -304,16 +321,17 @@ def info(folder: Path, json: JsonOption = False) -> None:
 
 
 @app.command()
-def verify(folder: Path) -> None:
-    """Compare every file of the live generation, and every change since, with its digest, and all with each other."""
-    from index.live import LiveIndex
+def verify(folder: PlaceArgument) -> None:
+    """Compare every file of the live generation, and every change since, with its digest, and all with each other.
 
-    with LiveIndex.open(folder, None) as index:
-        view = index.view()
-    typer.echo(
-        f"{folder}: generation {view.name} is whole ({len(view.generation):,} documents), and so are the "
-        f"{view.pending:,} changes since"
-    )
+    In Milvus, every document.
+    """
+    from index.places import verify_at
+
+    place = read_location(folder)
+    name, documents, pending = verify_at(place, read_settings().milvus_access())
+    changes = f", and so are the {pending:,} changes since" if isinstance(place, Path) else ""
+    typer.echo(f"{place}: generation {name} is whole ({documents:,} documents){changes}")
 
 
 def _left(facts: "GenerationManifest") -> bool:
@@ -321,16 +339,16 @@ def _left(facts: "GenerationManifest") -> bool:
     return facts.named not in (None, facts.recipe)
 
 
-def _state(folder: Path, view: "View") -> dict[str, Any]:
-    return {"index": str(folder), "generation": view.name, "documents": len(view), "changes_pending": view.pending}
+def _state(place: "Location", view: "IndexView") -> dict[str, Any]:
+    return {"index": str(place), "generation": view.name, "documents": len(view), "changes_pending": view.pending}
 
 
-def _told(folder: Path, view: "View") -> str:
-    return f"{folder} ({view.name}, {len(view):,} documents, {view.pending:,} changes pending)"
+def _told(state: dict[str, Any]) -> str:
+    return "{index} ({generation}, {documents:,} documents, {changes_pending:,} changes pending)".format_map(state)
 
 
-def _say(folder: Path, view: "View", json: bool) -> None:
+def _say(state: dict[str, Any], json: bool) -> None:
     if json:
-        print_json(_state(folder, view))
+        print_json(state)
     else:
-        typer.echo(_told(folder, view))
+        typer.echo(_told(state))

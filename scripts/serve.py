@@ -1,7 +1,9 @@
 """dse serve: the HTTP service."""
 
 import logging
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +24,7 @@ def serve(
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="The teacher's bundle.", show_default="shipped")] = None,
     no_teacher: Annotated[bool, typer.Option("--no-teacher", help="Serve without a teacher.")] = False,
-    index: Annotated[Path | None, typer.Option(help="The index folder.")] = None,
+    index: Annotated[str | None, typer.Option(help="The index: a folder, or milvus://HOST:PORT/NAME.")] = None,
     verify: Annotated[
         str | None, typer.Option(help="Compare the index with its manifest: quick or full.", show_default="full")
     ] = None,
@@ -44,6 +46,8 @@ def serve(
         given["teacher"] = None
     settings = read_settings(**given)
     limit_native_threads(settings.threads)  # before the imports below load numpy and FAISS
+    # Asked to stop is no failure, and the first process of a container hears only what it has a handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     import uvicorn
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from index.location import read_location
 from scripts.console import (
     BadInput,
     batches,
@@ -25,7 +26,7 @@ TEXTS_PER_BATCH = 4096
 
 
 def search(
-    index: Annotated[Path, typer.Argument(help="The index folder.")],
+    index: Annotated[str, typer.Argument(help="The index: a folder, or milvus://HOST:PORT/NAME.")],
     query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     queries: Annotated[Path | None, typer.Option(help="A file of queries, one a line.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON lines, one a query.")] = None,
@@ -47,7 +48,7 @@ def search(
     wanted = None if filter is None else _filter(filter)
     settings = read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
-    opened = open_index(index, student).view()
+    opened = open_index(read_location(index), student, access=settings.milvus_access()).view()
     retriever = Retriever(student.encoder, opened)
     scorer = HeadScorer(student.head, student.score)
 

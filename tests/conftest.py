@@ -1,6 +1,7 @@
 """What many tests share: tiny bundles, a tiny index, and the data folder where there is one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +15,7 @@ from index.build import build
 from index.documents import Document
 from index.sources import SourcedDocument
 from model.bundle import Student, load_student
+from tests.standin import StandIn
 from tests.tiny import write_student, write_teacher
 
 # Timings belong in benchmarks: a slow machine is no failure. A failing example prints how to replay it.
@@ -70,3 +72,13 @@ def data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs DSE_DATA: a folder of public data sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+    """A server that speaks Milvus's protocol; tests that need it skip without the packages for it."""
+    for package in ("pymilvus", "milvus_lite"):
+        pytest.importorskip(package, reason=f"needs {package}: pip install 'dse[scale]'")
+    server = StandIn(tmp_path_factory.mktemp("milvus"))
+    yield server
+    server.kill()

@@ -8,7 +8,7 @@ from app.errors import ServiceError
 from app.loading import Service
 from app.registry import Models
 from app.settings import Settings
-from index.live import LiveIndex
+from index.contract import Index
 from index.manifest import ReadOnlyFault
 from model.bundle import Teacher
 
@@ -34,16 +34,16 @@ async def _teacher(service: ServiceDep) -> Teacher:
     return service.teacher
 
 
-async def _live(service: ServiceDep) -> LiveIndex:
+async def _live(service: ServiceDep) -> Index:
     if service.index is None:
         raise ServiceError(404, "no index is loaded; start dse serve with --index DIR")
     return service.index
 
 
-LiveDep = Annotated[LiveIndex, Depends(_live)]
+LiveDep = Annotated[Index, Depends(_live)]
 
 
-async def _writable(live: LiveDep) -> LiveIndex:
+async def _writable(live: LiveDep) -> Index:
     if not live.writable:
         raise ReadOnlyFault("this service may not change its index (DSE_READ_ONLY); nothing was changed")
     return live
@@ -55,4 +55,4 @@ async def _models(service: ServiceDep) -> Models:
 
 ModelsDep = Annotated[Models, Depends(_models)]
 TeacherDep = Annotated[Teacher, Depends(_teacher)]
-WritableDep = Annotated[LiveIndex, Depends(_writable)]
+WritableDep = Annotated[Index, Depends(_writable)]

@@ -17,9 +17,8 @@ from app.schemas import (
     PutDocumentsRequest,
     PutDocumentsResponse,
 )
+from index.contract import Index, IndexView
 from index.documents import Document
-from index.live import LiveIndex
-from index.view import View
 
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (401, 404, 422, 429, 503, 504)}
 _WRITE_ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (403, 409)}
@@ -84,7 +83,7 @@ def compact(index: WritableDep) -> IndexResponse:
     return _facts(index.compact(), index)
 
 
-def _facts(index: View, live: LiveIndex) -> IndexResponse:
+def _facts(index: IndexView, live: Index) -> IndexResponse:
     facts = index.manifest
     return IndexResponse(
         generation=index.name,

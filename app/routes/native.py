@@ -34,8 +34,8 @@ from app.schemas import (
     Standing,
 )
 from app.settings import Settings
+from index.contract import IndexView
 from index.filters import parse_filter
-from index.view import View
 from model.bundle import Student, Teacher
 
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (401, 404, 413, 422, 429, 503, 504)}
@@ -131,7 +131,7 @@ def _search_all(
     texts: list[str],
     request: SearchRequest | BatchSearchRequest,
     service: Service,
-    index: View,
+    index: IndexView,
     settings: Settings,
 ) -> tuple[str, list[Hits]]:
     """Who scored, and the hits of each text."""

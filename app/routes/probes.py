@@ -24,6 +24,8 @@ async def readyz(service: ServiceDep) -> dict[str, str | None]:
     """
     if fault := service.queues.fault():
         raise ServiceError(503, fault)
+    if service.index and (away := service.index.away):
+        raise ServiceError(503, away, retry_after=1)
     stays = service.index.stays_because if service.index else None
     return {
         "status": "ready",

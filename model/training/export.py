@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from model.training.card import network_card, signal_card
 from model.training.gates import check_int8_loss, check_invariance, check_labels, check_parity
 from model.training.graphs import OPSET, to_onnx
 from model.training.material import pairs_to_train
-from model.training.networks import BiEncoder, CrossEncoder, Network, load_network, make_network
+from model.training.networks import BiEncoder, CrossEncoder, Network, check_length, load_network, make_network
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
@@ -36,6 +36,8 @@ Say = Callable[[str], None]
 """Told each step as it begins."""
 
 Scorer = Callable[[Sequence[Pair]], Scored]
+
+_T = TypeVar("_T")
 
 
 def export_network(
@@ -100,18 +102,19 @@ def export_teacher(
         raise TrainingFault(f"the recipe of {recipe.name} has no [export]: say there what the bundle promises")
     wanted = recipe.export
     ensemble = Ensemble.load(run)
-    kinds = [member.kind for member in recipe.members]
+    members = sorted(recipe.members, key=_pair_first)
+    kinds = [member.kind for member in members]
     if kinds not in (["cross-encoder"], ["cross-encoder", "bi-encoder"]):
         raise TrainingFault(
             f"{recipe.name} has members {kinds}; a teacher is served as one cross-encoder, or as a cross-encoder and "
-            "then a bi-encoder: distil such a pair from this signal first"
+            "a bi-encoder: distil such a pair from this signal first"
         )
 
     def assemble(folder: Path) -> BundleManifest:
         folders = [folder / PAIR, folder / SENTENCE] if len(kinds) == 2 else [folder]
         parts = [
             _part(member, wanted, run / member.name, data, place, progress)
-            for member, place in zip(recipe.members, folders, strict=True)
+            for member, place in zip(members, folders, strict=True)
         ]
         facts: dict[str, Any] = {"name": recipe.name, "kind": "cross-encoder", "dims": None, "pooling": None}
         facts |= {"head": None}
@@ -150,7 +153,10 @@ def export_untouched(weights: Path, texts: Sequence[str], output: Path, progress
         FileExistsError: ``output`` exists.
     """
     name = weights.resolve().name
-    recipe = NetworkRecipe(name=name, kind="bi-encoder", init=str(weights), head=HeadRecipe(kind="cosine"), stages=[])
+    few = 8  # tokens, for the moment: as many as any body can read
+    recipe = NetworkRecipe(
+        name=name, kind="bi-encoder", init=str(weights), head=HeadRecipe(kind="cosine"), stages=[], max_tokens=few
+    )
     pairs = [Pair(str(row), text, texts[row - 1], 0.0) for row, text in enumerate(texts)]
 
     def assemble(folder: Path) -> BundleManifest:
@@ -158,7 +164,11 @@ def export_untouched(weights: Path, texts: Sequence[str], output: Path, progress
         assert isinstance(network, BiEncoder)
         most = own_tokenizer(weights).max_tokens
         export = ExportRecipe(max_tokens=most, licence="that of the weights", lineage=[f"{name}, untouched"])
-        part = _graphs(network, recipe, export, weights, pairs, lambda: pairs, folder, progress)
+
+        def usual() -> list[Arrays]:
+            return _one_by_one(network, _spaced(list(texts), export.int8.calibration_texts))
+
+        part = _graphs(network, recipe, export, weights, pairs, usual, folder, progress)
         neutral = {"slope": 1.0, "intercept": 0.0}
         facts = {"name": name, "kind": "encoder", "dims": network.dims, "pooling": "mean", "head": "cosine"}
         facts |= {"calibration": {"score": neutral, "similarity": neutral}}
@@ -201,10 +211,10 @@ def _part(
     if trained != recipe:
         raise TrainingFault(f"{run} was trained by another recipe than the one given; give the one it was trained by")
 
-    def material() -> list[Pair]:
-        return [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
+    def usual() -> list[Arrays]:
+        return _calibration_inputs(network, recipe, data, export.int8.calibration_texts)
 
-    return _graphs(network, recipe, export, run, data.dev, material, folder, progress)
+    return _graphs(network, recipe, export, run, data.dev, usual, folder, progress)
 
 
 def _graphs(
@@ -213,11 +223,16 @@ def _graphs(
     export: ExportRecipe,
     home: Path,
     probed: Sequence[Pair],
-    material: Callable[[], Sequence[Pair]],
+    usual: Callable[[], list[Arrays]],
     folder: Path,
     progress: Say,
 ) -> _Part:
-    """Both graphs of a network, written and through their gates; ``home`` holds its tokenizer and settings."""
+    """Both graphs of a network, written and through their gates.
+
+    ``home`` holds its tokenizer and settings; the gates ask about the ``probed`` pairs, and int8 finds its scales in
+    the ``usual`` graph inputs.
+    """
+    check_length(network.body, export.max_tokens)
     _use_tokenizer(network, home / TOKENIZER, export.max_tokens)
     (folder / "onnx").mkdir(parents=True)
     progress(f"{recipe.name}: export to ONNX")
@@ -228,10 +243,7 @@ def _graphs(
     scorers: dict[Graph, OnnxScorer] = {"fp32": OnnxScorer.load(folder, "fp32", recipe, export.max_tokens)}
     parity = check_parity(network, scorers["fp32"], probed, export.max_tokens)
     progress(f"{recipe.name}: quantise")
-    if isinstance(network.body, StaticBody):
-        int8 = quantise_table(network.body, OPSET)
-    else:
-        int8 = quantise(fp32, _calibration_inputs(network, list(material()), export.int8.calibration_texts))
+    int8 = quantise_table(network.body, OPSET) if isinstance(network.body, StaticBody) else quantise(fp32, usual())
     onnx.save(int8, folder / GRAPH_FILES["int8"])
     scorers["int8"] = OnnxScorer.load(folder, "int8", recipe, export.max_tokens)
     progress(f"{recipe.name}: batch-invariance")
@@ -272,7 +284,7 @@ def _together(signal: Signal, scorers: Sequence[OnnxScorer]) -> Scorer:
     pair, sentence = (scorer.model for scorer in scorers)
     assert isinstance(pair, OnnxCrossEncoder)
     assert isinstance(sentence, OnnxEncoder)
-    first, second = (Standard(member.mean, member.deviation) for member in signal.members)
+    first, second = (Standard(member.mean, member.deviation) for member in sorted(signal.members, key=_pair_first))
     both = OnnxEnsemble(pair, first, sentence, scorers[1].head, second, signal.calibration)
 
     def score(pairs: Sequence[Pair]) -> Scored:
@@ -286,8 +298,13 @@ def _signal_facts(signal: Signal) -> dict[str, Any]:
     def standard(member: Member) -> dict[str, float]:
         return {"mean": member.mean, "deviation": member.deviation}
 
-    pair, sentence = signal.members
+    pair, sentence = sorted(signal.members, key=_pair_first)
     return asdict(signal.calibration) | {PAIR: standard(pair), SENTENCE: standard(sentence)}
+
+
+def _pair_first(member: Member | NetworkRecipe) -> bool:
+    """Sorts a cross-encoder before a bi-encoder, whichever was trained first."""
+    return member.kind != "cross-encoder"
 
 
 def _manifest(facts: dict[str, Any], export: ExportRecipe) -> BundleManifest:
@@ -322,15 +339,29 @@ def _use_tokenizer(network: Network, path: Path, max_tokens: int) -> None:
         network.tokenizer = SentenceTokenizer.load(path, max_tokens)
 
 
-def _calibration_inputs(network: Network, train: list[Pair], count: int) -> list[Arrays]:
-    """Graph inputs of ``count`` training texts, one a row, evenly spaced through the sets."""
-    spaced = train[:: max(1, len(train) // count)][:count]
-    rows = np.arange(len(spaced))[:, None]
+def _calibration_inputs(network: Network, recipe: NetworkRecipe, data: TrainingData, count: int) -> list[Arrays]:
+    """Graph inputs of ``count`` training texts, one a row, evenly spaced through the sets.
+
+    They are those of the pairs; a network that learned from texts alone, or to read longer ones, sees its texts too.
+    """
+    train = [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
     if isinstance(network, CrossEncoder):
-        pairs = network.tokenizer.tokenize([(pair.left, pair.right) for pair in spaced])
-        return [network.tokenizer.padded(pairs, row) for row in rows]
-    texts = network.tokenizer.tokenize([pair.left for pair in spaced])
-    return [network.tokenizer.padded(texts, row) for row in rows]
+        pairs = network.tokenizer.tokenize([(pair.left, pair.right) for pair in _spaced(train, count)])
+        return [network.tokenizer.padded(pairs, row) for row in np.arange(len(pairs))[:, None]]
+    lefts = [pair.left for pair in train]
+    if recipe.positions is not None or not lefts:
+        plain = [text for name in recipe.texts for text in data.texts(name)]
+        lefts = _spaced(lefts, count // 2) + _spaced(plain, count - count // 2)
+    return _one_by_one(network, _spaced(lefts, count))
+
+
+def _one_by_one(network: BiEncoder, texts: Sequence[str]) -> list[Arrays]:
+    tokens = network.tokenizer.tokenize(texts)
+    return [network.tokenizer.padded(tokens, row) for row in np.arange(len(tokens))[:, None]]
+
+
+def _spaced(rows: list[_T], count: int) -> list[_T]:
+    return rows[:: max(1, len(rows) // max(1, count))][:count]
 
 
 def _write_settings(network: Network, run: Path, folder: Path, max_tokens: int) -> None:

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from model.bundle import GRAPH_FILES
+from model.training.attention import PLAIN, FeatureMaps, MixedBert
 from model.training.networks import BiEncoder, CrossEncoder, Network, mean_pool
+from model.training.quantise import IN_FLOAT
 
 OPSET = 18
+CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
+"""Where torch's exporter notes which modules a node comes from."""
 
 
 class _EncoderGraph(nn.Module):
@@ -48,7 +52,8 @@ def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
         graph = _PairGraph(network)
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
         outputs = ["logit"]
-    network.body.set_attn_implementation("eager")  # plain matmuls, which quantisation understands
+    # plain matmuls, which quantisation understands
+    network.body.set_attn_implementation(PLAIN if isinstance(network.body, MixedBert) else "eager")
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", max=max_tokens)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's own exporter, about itself
@@ -64,9 +69,21 @@ def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
         )
     assert program is not None  # torch.onnx.export answers None only when given a path
     model = program.model_proto
+    _mark_linear_attention(model)
     _let_gelu_fuse(model.graph)
     forget_origin(model)
     return model
+
+
+def _mark_linear_attention(model: onnx.ModelProto) -> None:
+    """Keep feature maps and their sums over tokens in float32.
+
+    Next to what surrounds them they cost nothing; and onnxruntime has no int8 product with a weight for each head.
+    """
+    for node in model.graph.node:
+        made_by = {entry.key: entry.value for entry in node.metadata_props}.get(CLASS_HIERARCHY, "")
+        if FeatureMaps.__qualname__ in made_by:
+            node.name = IN_FLOAT + node.name
 
 
 def _let_gelu_fuse(graph: onnx.GraphProto) -> None:

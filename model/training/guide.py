@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from model.bundle import MANIFEST, load_student
+from model.encoder import whole_embeddings
 from model.manifest import sha256_of
-from model.training.networks import BiEncoder, make_network, mixed_precision
+from model.tokens import SentenceTokenizer
+from model.training.networks import BiEncoder, make_network, mixed_precision, tokenizer_files
 from model.training.recipes import NetworkRecipe
 
 TEXTS_PER_CHUNK = 8192
@@ -32,7 +34,8 @@ def guide_embeddings(
     Args:
         recipe: says where texts are cut.
         source: a student's bundle (its int8 graph is asked), or pretrained weights: a folder or a hub id.
-        texts: each is embedded alone.
+        texts: each is embedded alone; a text longer than the guide reads is cut, or, with ``recipe.guide_pieces``, the
+            mean of its pieces.
         folder: where the chunks are kept; chunks of another guide or of other texts are left alone and not used.
         progress: told the step, and how many texts are done.
     """
@@ -41,7 +44,7 @@ def guide_embeddings(
     chunks = []
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         chunk = texts[start : start + TEXTS_PER_CHUNK]
-        path = folder / f"{_digest(source, recipe.max_tokens, chunk)}.npy"
+        path = folder / f"{_digest(source, recipe, chunk)}.npy"
         if not path.exists():
             embed = embed or _encoder(recipe, source)
             partial = path.with_suffix(".partial")
@@ -53,9 +56,10 @@ def guide_embeddings(
     return np.concatenate(chunks)
 
 
-def _digest(source: Path | str, max_tokens: int, texts: Sequence[str]) -> str:
+def _digest(source: Path | str, recipe: NetworkRecipe, texts: Sequence[str]) -> str:
     weights = Path(source) / (MANIFEST if (Path(source) / MANIFEST).exists() else "model.safetensors")
-    seen = hashlib.sha256(f"{sha256_of(weights) if weights.exists() else source} {max_tokens}\n".encode())
+    read = "pieces" if recipe.guide_pieces else recipe.max_tokens
+    seen = hashlib.sha256(f"{sha256_of(weights) if weights.exists() else source} {read}\n".encode())
     for text in texts:
         seen.update(text.encode() + b"\n")
     return seen.hexdigest()[:32]
@@ -63,14 +67,20 @@ def _digest(source: Path | str, max_tokens: int, texts: Sequence[str]) -> str:
 
 def _encoder(recipe: NetworkRecipe, source: Path | str) -> Embed:
     if (Path(source) / MANIFEST).exists():
-        return load_student(Path(source), torch.get_num_threads()).encoder.encode
-    network = make_network(
-        recipe.model_copy(update={"kind": "bi-encoder", "body": "transformer", "layers": None}), source
-    )
+        encoder = load_student(Path(source), torch.get_num_threads()).encoder
+        return encoder.encode_whole if recipe.guide_pieces else encoder.encode
+    # read with few tokens at first: a student may be about to learn more positions than its guide has
+    changes = {"kind": "bi-encoder", "max_tokens": 8}
+    network = make_network(recipe.as_initial.model_copy(update=changes), source)
     assert isinstance(network, BiEncoder)
+    positions = getattr(network.body.config, "max_position_embeddings", recipe.max_tokens)
+    tokenizer = SentenceTokenizer.load(tokenizer_files(source)[0], min(recipe.max_tokens, positions))
+    network.tokenizer = tokenizer
 
     def embed(texts: Sequence[str]) -> NDArray[np.floating]:
         with mixed_precision(recipe):
+            if recipe.guide_pieces:
+                return whole_embeddings(tokenizer, network.embed_tokens, texts)
             return network.embed_all(texts).numpy()
 
     return embed

@@ -248,6 +248,22 @@ def attention_kl(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor) -
     return _mean_where(_kl(student, teacher), mask.bool()[:, None, :])
 
 
+def attention_cross_entropy(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of attention distributions, mean over heads and real queries: Hedgehog (arXiv 2402.04347), 4.2.
+
+    Args:
+        student_scores: (texts, heads, tokens, tokens) scores whose softmax are the student's weights.
+        teacher_scores: (texts, heads, tokens, tokens), as well.
+        mask: (texts, tokens), 0 at padding, which counts neither as query nor as key.
+    """
+    padding = ~mask.bool()[:, None, None, :]
+    # not -inf: the cross-entropy would be 0 * inf there
+    student, teacher = (
+        scores.masked_fill(padding, torch.finfo(scores.dtype).min) for scores in (student_scores, teacher_scores)
+    )
+    return _mean_where(-(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1), mask.bool()[:, None, :])
+
+
 def relation_kl(student: Tensor, teacher: Tensor, mask: Tensor, relation_heads: int) -> Tensor:
     """KL of self-attention relations: softmax(x x^T / sqrt(d)) in each of ``relation_heads`` slices of x, d wide.
 
@@ -268,8 +284,13 @@ def relation_kl(student: Tensor, teacher: Tensor, mask: Tensor, relation_heads: 
 
 def scaled_products(queries: Tensor, keys: Tensor, heads: int) -> Tensor:
     """(texts, heads, tokens, tokens) products q.k / sqrt(d) of (texts, tokens, dim), in ``heads`` slices, d wide."""
-    queries, keys = (vectors.reshape(*vectors.shape[:-1], heads, -1).transpose(1, 2) for vectors in (queries, keys))
+    queries, keys = (split_heads(vectors, heads) for vectors in (queries, keys))
     return queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5
+
+
+def split_heads(vectors: Tensor, heads: int) -> Tensor:
+    """(texts, heads, tokens, d) slices of (texts, tokens, heads * d)."""
+    return vectors.reshape(*vectors.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def _kl(student: Tensor, teacher: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,7 +17,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from model.faults import TrainingFault
 from model.head import HeadKind
-from model.tokens import Arrays, PairTokenizer, SentenceTokenizer, plan_batches
+from model.tokens import Arrays, PairTokenizer, SentenceTokenizer, Tokens, plan_batches
+from model.training.attention import MixedBert
+from model.training.attention_recipe import attention_of
 from model.training.pairs import Pair
 from model.training.recipes import HeadRecipe, NetworkRecipe
 from model.training.static import StaticBody, vocabulary_embeddings
@@ -25,6 +29,7 @@ Inputs = dict[str, Tensor]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 CHARACTERS_PER_BATCH = 16_384  # about four a token
+TOKENS_PER_BATCH = 4096
 
 
 class MlpHead(nn.Module):
@@ -165,7 +170,9 @@ class BiEncoder(nn.Module):
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """(texts, dim) unit embeddings, with gradients where they are enabled."""
-        inputs = self.inputs(texts)
+        return self._embedded(self.inputs(texts))
+
+    def _embedded(self, inputs: Inputs) -> Tensor:
         hidden = self.body(**inputs).last_hidden_state
         return mean_pool(hidden.float(), inputs["attention_mask"])
 
@@ -176,6 +183,16 @@ class BiEncoder(nn.Module):
         with torch.inference_mode():
             for batch in plan_batches([len(text) for text in texts], CHARACTERS_PER_BATCH):
                 rows[batch] = self.embed([texts[row] for row in batch])
+        self.train(training)
+        return rows
+
+    def embed_tokens(self, tokens: Tokens) -> NDArray[np.float32]:
+        """(texts, dim) unit embeddings of tokenised texts, without gradients and as in evaluation."""
+        training, rows = self.training, np.empty((len(tokens), self.dims), np.float32)
+        self.eval()
+        with torch.inference_mode():
+            for batch in plan_batches(tokens.lengths, TOKENS_PER_BATCH):
+                rows[batch] = self._embedded(_tensors(self.tokenizer.padded(tokens, batch))).numpy()
         self.train(training)
         return rows
 
@@ -236,13 +253,19 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
         TrainingFault: there are no such weights, they are not a transformer's, or they lack a layer of the recipe's.
     """
     if recipe.body == "static":
-        read_by = make_network(recipe.model_copy(update={"body": "transformer"}), init).eval()
+        # a table reads texts of any length; its transformer reads single words here
+        read_by = make_network(recipe.model_copy(update={"body": "transformer", "max_tokens": 8}), init).eval()
         assert isinstance(read_by, BiEncoder)  # recipes give a static body to no other
         rows = vocabulary_embeddings(read_by.body, read_by.tokenizer)
-        return BiEncoder(StaticBody.of_rows(rows), read_by.head, read_by.tokenizer)
+        tokenizer = SentenceTokenizer.load(tokenizer_files(init)[0], recipe.max_tokens)
+        return BiEncoder(StaticBody.of_rows(rows), read_by.head, tokenizer)
     network = _network_of(recipe, init)
     if recipe.layers is not None:
         _keep_layers(network.body, recipe.layers)
+    if isinstance(network.body, MixedBert):
+        _mix(network.body, recipe)
+    check_length(network.body, recipe.max_tokens)
+    _freeze(network.body, recipe)
     if isinstance(network, CrossEncoder) and network.head is not None:
         with torch.no_grad():  # a sentence encoder never saw the second segment's embedding
             segments = network.body.get_parameter("embeddings.token_type_embeddings.weight")
@@ -254,8 +277,8 @@ def _network_of(recipe: NetworkRecipe, source: Path | str) -> Network:
     """The network of a recipe with the weights of ``source``; a head starts as its class starts it."""
     tokenizer_file = tokenizer_files(source)[0]
     body = _body_of(recipe, source)
-    if "embeddings" in recipe.frozen:
-        body.base_model.embeddings.requires_grad_(False)
+    if recipe.recompute:
+        body.activation_checkpointing_enable()
     head = _head_of(recipe.head, body.config.hidden_size)
     if recipe.kind == "bi-encoder":
         return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
@@ -274,6 +297,12 @@ def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
         ):
             if hasattr(config, name):
                 setattr(config, name, share)
+        if recipe.attention or recipe.positions or hasattr(config, "attention_kinds"):
+            if config.model_type != "bert":
+                raise TrainingFault(
+                    f"{source} is of kind {config.model_type}: attention and positions can be chosen for BERT's kind"
+                )
+            return MixedBert.from_pretrained(source, config=config, use_safetensors=True)
         if recipe.head.kind != "classifier":
             return AutoModel.from_pretrained(source, config=config, add_pooling_layer=False, use_safetensors=True)
         if not any(name.endswith("SequenceClassification") for name in config.architectures or ()):
@@ -296,6 +325,40 @@ def _keep_layers(body: PreTrainedModel, layers: Sequence[int]) -> None:
         raise TrainingFault(f"layers {missing} asked for, but the initial weights have {len(every)}, numbered from 0")
     body.base_model.get_submodule("encoder").layer = nn.ModuleList(every[number] for number in layers)
     body.config.num_hidden_layers = len(layers)
+    if isinstance(body, MixedBert):
+        body.config.attention_kinds = [body.config.attention_kinds[number] for number in layers]
+
+
+def _mix(body: MixedBert, recipe: NetworkRecipe) -> None:
+    """Give a body the attention and the positions that a recipe asks for."""
+    if recipe.attention is not None:
+        try:
+            body.use_attention(attention_of(recipe.attention, body.config.num_hidden_layers))
+        except ValueError as error:
+            raise TrainingFault(f"{recipe.name}: {error}") from error
+    if recipe.positions is not None:
+        body.extend_positions(recipe.positions)
+
+
+def _freeze(body: PreTrainedModel, recipe: NetworkRecipe) -> None:
+    if "embeddings" in recipe.frozen:
+        body.base_model.embeddings.requires_grad_(False)
+        if isinstance(body, MixedBert) and recipe.positions is not None:
+            body.open_positions()
+
+
+def check_length(body: PreTrainedModel, max_tokens: int) -> None:
+    """Refuse to read more tokens than a body has positions for.
+
+    Raises:
+        TrainingFault: it has fewer; a static body has none, and reads any number.
+    """
+    positions = getattr(body.config, "max_position_embeddings", None)
+    if positions is not None and max_tokens > positions:
+        raise TrainingFault(
+            f"max_tokens is {max_tokens}, but the body has {positions} positions: ask for less, or train one with "
+            f"positions = {{ tokens = {max_tokens} }}"
+        )
 
 
 def tokenizer_files(init: Path | str) -> list[Path]:
@@ -336,6 +399,7 @@ def load_network(folder: Path) -> tuple[Network, NetworkRecipe]:
     """A network that :func:`save_network` wrote, in evaluation mode."""
     recipe = NetworkRecipe.model_validate(json.loads((folder / "network.json").read_text("utf-8")))
     network = _network_of(recipe, folder)
+    _freeze(network.body, recipe)
     if network.head is not None:
         network.head.load_state_dict(load_file(folder / "head.safetensors"))
     return network.eval(), recipe

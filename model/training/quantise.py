@@ -10,6 +10,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 Arrays = Mapping[str, NDArray[np.int64]]
 
+IN_FLOAT = "in_float:"
+"""What the name of a node starts with that is not to be quantised."""
+
 
 def quantise(model: ModelProto, calibration: Sequence[Arrays]) -> ModelProto:
     """A static int8 version of a transformer graph.
@@ -20,7 +23,7 @@ def quantise(model: ModelProto, calibration: Sequence[Arrays]) -> ModelProto:
     graph, so a row's answer does not depend on the other rows of its batch (onnxruntime's dynamic int8 fails that).
 
     Args:
-        model: an fp32 graph.
+        model: an fp32 graph; nodes whose name starts with :data:`IN_FLOAT` stay as they are.
         calibration: graph inputs, each as :class:`model.tokens.SentenceTokenizer` pads them.
     """
     os.environ.setdefault("NNCF_CI", "1")  # NNCF reports its use to its makers unless told that it runs in CI
@@ -31,6 +34,7 @@ def quantise(model: ModelProto, calibration: Sequence[Arrays]) -> ModelProto:
         nncf.Dataset(list(calibration)),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(calibration),
+        ignored_scope=nncf.IgnoredScope(names=[n.name for n in model.graph.node if n.name.startswith(IN_FLOAT)]),
     )
     _activations_as_uint8(quantised)
     _dequantise_rows_after_lookup(quantised)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.faults import TrainingFault
+from model.training.attention_recipe import LEARNED, AttentionRecipe, PositionRecipe, named
 from model.training.imitation_recipe import ImitationRecipe
 
 
@@ -95,6 +96,8 @@ class Stage(_Strict):
     the guide's embeddings) and ``imitation`` (of the guide's body) are asked of ``text_batch`` texts in every step;
     ``texts`` may name a set of pairs, too, and means its sentences. An epoch goes once over the pairs, or over the
     texts where there are no pairs. With ``head_only`` the embeddings stay as they are and the head alone is trained.
+    With ``maps_only`` the feature maps of linear attention alone are: on texts, to weigh tokens as softmax would
+    (Hedgehog, arXiv 2402.04347).
     """
 
     name: str
@@ -111,14 +114,19 @@ class Stage(_Strict):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     both_orders: bool = False
     head_only: bool = False
+    maps_only: bool = False
     head_learning_rate: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
         if not self.sets and not self.texts:
             raise ValueError(f"stage {self.name}: give sets of pairs, texts, or both")
-        if bool(self.texts) != bool(self.regression or self.imitation):
-            raise ValueError(f"stage {self.name}: texts go with regression or imitation, and these with texts")
+        if self.maps_only and (self.sets or self.regression or self.imitation or self.head_only):
+            raise ValueError(f"stage {self.name}: maps_only goes with texts, and with nothing else to learn")
+        if bool(self.texts) != bool(self.regression or self.imitation or self.maps_only):
+            raise ValueError(
+                f"stage {self.name}: texts go with regression, imitation or maps_only, and these with texts"
+            )
         if self.head_only and self.texts:
             raise ValueError(f"stage {self.name}: plain texts shape the body, and head_only leaves it as it is")
         if stray := sorted(set(self.teacher_only) - set(self.sets)):
@@ -154,12 +162,17 @@ class NetworkRecipe(_Strict):
     """One network to train: a cross-encoder, or a bi-encoder with its head.
 
     A ``static`` body is a table of token rows, made from the initial weights and the texts that are learned from.
-    ``layers`` picks layers of the initial body by number, from 0 (all of them if left out). Of ``frozen`` parts the
-    weights stay as they are. ``keep_initial`` is the share of the initial weights that is averaged in once the body is
+    ``layers`` picks layers of the initial body by number, from 0 (all of them if left out); ``attention`` says which
+    kind of attention each of these has, and ``positions`` how many tokens are told apart (both as the initial weights
+    have it if left out). Of ``frozen`` parts the weights stay as they are; positions that ``positions`` adds are
+    trained all the same. ``keep_initial`` is the share of the initial weights that is averaged in once the body is
     trained, before the stages that train the head alone; where ``init`` is itself a trained network, ``origin`` names
     the weights that are kept, and drawn to, instead. ``guide`` names the encoder that ``regression`` and
     ``imitation`` look to: a folder or a hub id (for regression, a student's bundle as well); the weights that are kept
-    if left out. ``matryoshka`` are further dimensions whose prefixes are trained as embeddings of their own.
+    if left out; with ``guide_pieces`` a text that is longer than it reads aims at the mean embedding of its pieces,
+    not at that of its start. ``recompute`` trades a third of the speed for memory, on long texts: what layers computed
+    is not kept for the way back. ``matryoshka`` are further dimensions whose prefixes are trained as embeddings
+    of their own.
     """
 
     name: str
@@ -168,8 +181,11 @@ class NetworkRecipe(_Strict):
     origin: str | None = None
     body: Literal["transformer", "static"] = "transformer"
     layers: list[Annotated[int, Field(ge=0)]] | None = None
+    attention: AttentionRecipe | None = None
+    positions: PositionRecipe | None = None
     frozen: list[Literal["embeddings"]] = []
-    max_tokens: Annotated[int, Field(ge=8, le=512)] = 128
+    max_tokens: Annotated[int, Field(ge=8)] = 128
+    recompute: bool = False
     seed: int = 0
     precision: Literal["bf16", "fp32"] = "bf16"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -179,6 +195,7 @@ class NetworkRecipe(_Strict):
     matryoshka: list[Annotated[int, Field(gt=1)]] = []
     keep_initial: Annotated[float, Field(ge=0, lt=1)] = 0.0
     guide: str | None = None
+    guide_pieces: bool = False
     head: HeadRecipe = HeadRecipe()
     stages: list[Stage]
 
@@ -186,6 +203,12 @@ class NetworkRecipe(_Strict):
     def texts(self) -> list[str]:
         """The text sets of every stage, each once."""
         return sorted({name for stage in self.stages for name in stage.texts})
+
+    @property
+    def as_initial(self) -> "NetworkRecipe":
+        """The same for a transformer with the layers, attention and positions of the weights that it is read from."""
+        changes = {"body": "transformer", "layers": None, "attention": None, "positions": None}
+        return self.model_copy(update=changes)
 
     def losses(self, stage: Stage) -> dict[PairLoss, float]:
         """What a stage asks of its pairs; if it does not say, the DSE objective, and CoSENT on what can be compared."""
@@ -238,9 +261,24 @@ class NetworkRecipe(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _attention_fits_the_rest(self) -> Self:
+        kinds = set() if self.attention is None else named(self.attention)
+        if self.head.kind == "classifier" and (self.attention or self.positions):
+            raise ValueError("attention and positions are for encoders: transformers' classifier is taken as it is")
+        if self.keep_initial and kinds - {"softmax"}:
+            raise ValueError("keep_initial averages weights of one kind of attention: leave it out, or attention")
+        if any(stage.maps_only for stage in self.stages) and not kinds & LEARNED:
+            raise ValueError(f"maps_only needs attention with a learned feature map ({', '.join(sorted(LEARNED))})")
+        if self.positions is not None and self.max_tokens > self.positions.tokens:
+            raise ValueError(f"max_tokens is {self.max_tokens}, but there will be {self.positions.tokens} positions")
+        return self
+
+    @model_validator(mode="after")
     def _a_table_is_asked_for_what_it_has(self) -> Self:
         if self.body == "static" and (self.kind == "cross-encoder" or self.frozen or self.keep_initial):
             raise ValueError("a static body is a bi-encoder's, trained whole, and has no initial weights to keep")
+        if self.body == "static" and (self.attention or self.positions):
+            raise ValueError("a static body has neither attention nor positions: leave both out")
         if self.body == "static" and any(stage.imitation for stage in self.stages):
             raise ValueError("a static body has no layers that could imitate a guide's: leave imitation out")
         return self
@@ -307,7 +345,7 @@ class Int8Recipe(_Strict):
 class ExportRecipe(_Strict):
     """What the bundle promises."""
 
-    max_tokens: Annotated[int, Field(ge=8, le=512)] = 256
+    max_tokens: Annotated[int, Field(ge=8)] = 256
     licence: str = "apache-2.0"
     lineage: list[str]
     int8: Int8Recipe = Int8Recipe()

@@ -93,7 +93,7 @@ def _imitation(
     if stage.imitation is None:
         return None
     source = recipe.guide or origin
-    guide = make_network(recipe.model_copy(update={"layers": None}), source)
+    guide = make_network(recipe.as_initial, source)
     vocabulary = Vocabulary.load(tokenizer_files(source)[0])
     head = None
     if "soft-targets" in stage.imitation.weights:

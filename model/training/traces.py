@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from model.faults import TrainingFault
-from model.training.losses import scaled_products
+from model.training.attention import FeatureMaps, maps_in_use
+from model.training.losses import scaled_products, split_heads
 
 PROJECTIONS = ("query", "key", "value")
 """What BERT and its relatives call the linear layers of their self-attention."""
@@ -23,10 +24,16 @@ class LayerTrace:
     keys: Tensor
     values: Tensor
     heads: int
+    maps: FeatureMaps | None = None  # of a layer whose attention is linear
 
     def scores(self) -> Tensor:
-        """(texts, heads, tokens, tokens) products q.k / sqrt(d) before mask and softmax."""
-        return scaled_products(self.queries, self.keys, self.heads)
+        """(texts, heads, tokens, tokens) what mask and softmax make the layer's weights of.
+
+        The products q.k / sqrt(d); of linear attention, the logarithms of phi(q).phi(k).
+        """
+        if self.maps is None:
+            return scaled_products(self.queries, self.keys, self.heads)
+        return self.maps.scores(split_heads(self.queries, self.heads), split_heads(self.keys, self.heads))
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,8 @@ def trace(body: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> T
     """
     caught: dict[str, list[Tensor]] = {name: [] for name in PROJECTIONS}
     with ExitStack() as hooks:
-        for attention in _attentions(body):
+        layers_of_body = attentions(body)
+        for attention in layers_of_body:
             for name, outputs in caught.items():
                 hook = attention.get_submodule(name).register_forward_hook(_append_to(outputs))
                 hooks.callback(hook.remove)
@@ -66,15 +74,16 @@ def trace(body: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> T
     embedding, *answers = (states.float() for states in hidden)
     queries, keys, values = caught.values()
     heads = int(body.config.num_attention_heads)
-    layers = zip(answers, queries, keys, values, strict=True)
-    return Trace(embedding, tuple(LayerTrace(*vectors, heads) for vectors in layers))
+    maps = [maps_in_use(attention) for attention in layers_of_body]
+    layers = zip(answers, queries, keys, values, maps, strict=True)
+    return Trace(embedding, tuple(LayerTrace(answer, q, k, v, heads, found) for answer, q, k, v, found in layers))
 
 
 def _append_to(outputs: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:
     return lambda module, inputs, output: outputs.append(output.float())
 
 
-def _attentions(body: PreTrainedModel) -> list[nn.Module]:
+def attentions(body: PreTrainedModel) -> list[nn.Module]:
     """The self-attention module of every layer, in order."""
     found = [
         module for module in body.modules() if all(isinstance(getattr(module, p, None), nn.Linear) for p in PROJECTIONS)

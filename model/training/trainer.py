@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from model.training.attention import FeatureMaps, Positions
+from model.training.conversion import map_loss
 from model.training.imitation import Imitation
 from model.training.networks import Answers, BiEncoder, Network, mixed_precision
 from model.training.objectives import Example, pair_objective, text_objective
@@ -145,6 +147,9 @@ class Learner(nn.Module):
                 parts.append(pair_objective(answers, batch.examples, recipe, stage))
             if batch.texts and stage.regression:
                 parts.append(self._regression(recipe, stage, batch.texts))
+            if batch.texts and stage.maps_only:
+                inputs = self._encoder().inputs([target.text for target in batch.texts])
+                parts.append(map_loss(self.network.body, inputs))
             if batch.texts and self.imitation is not None:
                 inputs = self._encoder().inputs([target.text for target in batch.texts])
                 parts.append(self.imitation(self.network.body, inputs))
@@ -160,13 +165,20 @@ class Learner(nn.Module):
 
 
 def optimiser_of(learner: Learner, stage: Stage) -> torch.optim.AdamW:
-    """AdamW over what is not frozen; biases and LayerNorm are not decayed; a head may have its own learning rate."""
+    """AdamW over what is not frozen; a head may have its own learning rate.
+
+    Biases and LayerNorm are not decayed, nor feature maps (which start as the identity, not at zero) or positions (of
+    which some may be frozen).
+    """
     own = learner.network.head
     head = set() if own is None else {id(parameter) for parameter in own.parameters()}
+    whole = [module for module in learner.modules() if isinstance(module, FeatureMaps | Positions)]
+    undecayed = {id(parameter) for module in whole for parameter in module.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in learner.named_parameters():
         if parameter.requires_grad:
-            decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01
+            spared = name.endswith("bias") or "LayerNorm" in name or id(parameter) in undecayed
+            decay = 0.0 if spared else 0.01
             rate = stage.head_learning_rate if id(parameter) in head else None
             groups.setdefault((rate or stage.learning_rate, decay), []).append(parameter)
     return torch.optim.AdamW(
@@ -210,7 +222,7 @@ def train_stage(
     peaks = [group["lr"] for group in optimiser.param_groups]
     done = _resume(learner, optimiser, checkpoint)
     learner.train()
-    if stage.head_only:
+    if stage.head_only or stage.maps_only:
         network.body.eval()  # type: ignore[no-untyped-call]
     saved = time.monotonic()
     for step, batch in enumerate(batches_of(material, stage, recipe.seed)):

@@ -144,7 +144,9 @@ def measure(
             with phase("after"):
                 time.sleep(seconds)
             lost += _lost(writer, wanted)
-            facts, _ = writer.ask("GET", "/v1/index")
+            facts, fault = writer.ask("GET", "/v1/index")
+            if facts is None:
+                raise BadInput(f"the service no longer says what it holds: {fault}")
         writer.close()
         asked = searchers.asked()
     began, ended = phases["upserts"]

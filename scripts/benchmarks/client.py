@@ -116,10 +116,9 @@ async def connect(address: str) -> Exchange:
 async def closed_loop(address: str, requests: Sequence[bytes], clients: int, seconds: float) -> list[Answered]:
     """What some clients asked, each again as soon as it was answered, for so long."""
     answered: list[Answered] = []
-    end = time.perf_counter() + seconds
 
-    async def client(number: int) -> None:
-        place, exchange = number * len(requests) // clients, await connect(address)
+    async def client(number: int, exchange: Exchange) -> None:
+        place = number * len(requests) // clients
         while (began := time.perf_counter()) < end:
             try:
                 status, _ = await exchange.ask(requests[place % len(requests)])
@@ -129,7 +128,9 @@ async def closed_loop(address: str, requests: Sequence[bytes], clients: int, sec
             place += 1
         exchange.close()
 
-    await asyncio.gather(*(client(number) for number in range(clients)))
+    exchanges = await asyncio.gather(*(connect(address) for _ in range(clients)))
+    end = time.perf_counter() + seconds  # all are connected: with many clients that alone takes a while
+    await asyncio.gather(*(client(number, exchange) for number, exchange in enumerate(exchanges)))
     return answered
 
 

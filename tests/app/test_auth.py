@@ -46,7 +46,7 @@ def test_without_keys_everything_is_open(serve) -> None:
 
 def test_with_keys_every_route_but_probes_and_page_takes_one(serve) -> None:
     client = serve(api_keys=SecretStr(f"{CALLER}, {OTHER}"))
-    for path in ("/livez", "/readyz", "/health", "/", "/ui/app.js", "/ui/style.css"):
+    for path in ("/livez", "/readyz", "/health", "/", "/ui/page.js", "/ui/api.js", "/ui/style.css", "/ui/icon.svg"):
         assert client.get(path).status_code == 200, path
     for path in ("/v1/index", "/v1/documents/d0", "/docs", "/openapi.json", "/metrics", "/nothing", "/ui/", "/livez/"):
         assert client.get(path).status_code == 401, path

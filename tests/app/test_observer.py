@@ -125,7 +125,7 @@ def test_what_nobody_foresaw_has_one_label(served: TestClient) -> None:
         served.get(f"/nothing/{number}")
         served.get(f"/v1/documents/{number}")
         served.request(f"WORD{number}", "/v1/search")
-    served.get("/ui/app.js")
+    served.get("/ui/page.js")
     labels = samples(served)["dse_requests_total"]
     assert labels[("GET", "unknown", "404")] == 50
     assert labels[("GET", "/v1/documents/{id:path}", "404")] == 50

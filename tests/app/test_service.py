@@ -179,10 +179,16 @@ def test_probes(client: TestClient) -> None:
 
 def test_the_page_and_its_assets(client: TestClient) -> None:
     page = client.get("/")
-    assert page.headers["content-security-policy"] == "default-src 'self'"
-    for asset in ("/ui/app.js", "/ui/style.css"):
+    for asset in ("/ui/page.js", "/ui/style.css", "/ui/icon.svg"):
         assert asset in page.text
-        assert client.get(asset).status_code == 200
+        answer = client.get(asset)
+        assert answer.status_code == 200
+        # No script, style or host of anybody else; never framed; asked for again after an upgrade.
+        for headers in (page.headers, answer.headers):
+            assert headers["content-security-policy"].startswith("default-src 'self'; ")
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cache-control"] == "no-cache"
 
 
 def test_long_text_is_cut_and_says_so_or_is_refused(client: TestClient) -> None:

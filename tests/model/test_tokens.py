@@ -119,3 +119,17 @@ def test_where_a_pair_is_split_matters(tokenizer_file: Path) -> None:
     tokenizer = PairTokenizer.load(tokenizer_file, 16)
     left, right = tokenizer.padded(tokenizer.tokenize([("a b", "c"), ("a", "b c")]))["input_ids"]
     assert left.tolist() != right.tolist()
+
+
+def test_pieces_are_the_whole_text_each_within_its_markers(tokenizer_file: Path) -> None:
+    texts = ["abcdefghij", "ab", "", "xyz" * 5]
+    tokens, owners = SentenceTokenizer.load(tokenizer_file, 6).pieces(texts)
+    assert owners.tolist() == [0, 0, 0, 1, 2, 3, 3, 3, 3]
+    assert not tokens.truncated.any()
+    whole = SentenceTokenizer.load(tokenizer_file, 100).tokenize(texts).ids
+    opening, closing = whole.row(2)
+    rows = [tokens.ids.row(row) for row in range(len(tokens))]
+    assert all(len(row) <= 6 and (row[0], row[-1]) == (opening, closing) for row in rows)
+    for text in range(len(texts)):
+        inner = [row[1:-1] for row, owner in zip(rows, owners, strict=True) if owner == text]
+        assert np.concatenate(inner).tolist() == whole.row(text)[1:-1].tolist()

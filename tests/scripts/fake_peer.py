@@ -25,6 +25,7 @@ def answered(asked: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": [0.25] * len(asked["places"]), "cpu": 0.5}
 
 
-for line in sys.stdin:
-    sys.stdout.write(json.dumps(answered(json.loads(line))) + "\n")
-    sys.stdout.flush()
+if __name__ == "__main__":
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(answered(json.loads(line))) + "\n")
+        sys.stdout.flush()

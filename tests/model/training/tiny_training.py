@@ -99,8 +99,8 @@ def network(kind: str, name: str = "network", **facts: Any) -> dict[str, Any]:
 
 def teacher_recipe() -> TeacherRecipe:
     members = [
-        network("cross-encoder", "cross", stage={"both_orders": True}),
         network("bi-encoder", "bi", head={"kind": "cosine"}),
+        network("cross-encoder", "cross", stage={"both_orders": True}),
     ]
     facts = {"name": "tiny", "data": DATA, "members": members, "max_tokens": 48, "export": EXPORT}
     return TeacherRecipe.model_validate(facts)

@@ -1,0 +1,67 @@
+/** What is behind this page? The models, the index, and how the service is. */
+
+import { key, Problem } from "./api.js";
+import { byId, element, fact, notice } from "./dom.js";
+import { server } from "./server.js";
+import { count, day } from "./words.js";
+
+const again = /** @type {HTMLButtonElement} */ (byId("service-refresh"));
+const said = byId("service-status");
+
+/** @param {string} title @param {...Node} facts */
+function block(title, ...facts) {
+  return element("section", { class: "facts-card" }, element("h2", {}, title), element("dl", {}, ...facts));
+}
+
+/** @param {string} text */
+const code = (text) => element("code", {}, text);
+
+function modelFacts() {
+  const { student, teacher, models } = server;
+  return block("Models",
+    fact("Student", student ?? "not known"),
+    fact("Teacher", teacher === undefined ? "not known" : (teacher ?? "none is served")),
+    ...(models.length ? [fact("Served by name", code(models.join(", ")))] : []));
+}
+
+/** @param {import("./api.js").IndexFacts} index */
+function indexFacts(index) {
+  return block("Index",
+    fact("Documents", index.documents.toLocaleString("en")),
+    fact("Generation", index.generation),
+    fact("Changes not folded in", index.changes_pending.toLocaleString("en")),
+    fact("Writes", index.read_only ? "refused: read-only" : "accepted"),
+    fact("Built", day(index.created)),
+    fact("Dimensions", String(index.dims)),
+    fact("Built with", index.model),
+    fact("Recipe", code(index.recipe)),
+    fact("Encoder digest", code(index.encoder_digest)));
+}
+
+function show() {
+  const { index, health } = server;
+  byId("service-docs").hidden = key.get() !== null; // a link carries no key
+  byId("service-facts").replaceChildren(
+    ...(health === "unready" || health === "silent" ? [notice(server.reason)] : []),
+    ...(index?.stays_because ? [notice(`A newer generation is not searched: ${index.stays_because}`)] : []),
+    modelFacts(),
+    ...(index ? [indexFacts(index)] : []),
+    ...(index === null ? [block("Index", fact("Documents", "none"), fact("Because", server.noIndex))] : []),
+  );
+}
+
+again.addEventListener("click", async () => {
+  again.disabled = true;
+  said.textContent = "Asking…";
+  try {
+    await server.refresh();
+    const at = `asked at ${new Date().toLocaleTimeString()}`;
+    said.textContent = server.index ? `${count(server.index.documents, "document")}, ${at}` : `No index, ${at}`;
+  } catch (error) {
+    said.textContent = error instanceof Problem ? error.message : String(error);
+  } finally {
+    again.disabled = false;
+    again.focus();
+  }
+});
+server.addEventListener("change", show);

@@ -1,0 +1,49 @@
+/** How are numbers said? */
+
+/** @param {unknown} value @returns {value is number} */
+export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+
+/** @param {number | null} value @param {number} digits */
+export const decimals = (value, digits) => (isNumber(value) ? value.toFixed(digits).replace("-", "−") : "n/a");
+
+/** @param {number | null} value */
+export const score = (value) => decimals(value, 3);
+
+/** "1,024 documents". @param {number} number @param {string} noun */
+export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
+/** @param {number} value */
+export function milliseconds(value) {
+  if (!isNumber(value)) return "n/a";
+  if (value >= 1000) return `${(value / 1000).toFixed(2)} s`;
+  return `${value.toFixed(value < 10 ? 1 : 0)} ms`;
+}
+
+/**
+ * "19× faster": how the student's time relates to the teacher's.
+ * @param {{student: number, teacher: number}} times
+ */
+export function speed({ student, teacher }) {
+  if (!(student > 0 && teacher > 0)) return "n/a";
+  const ratio = teacher / student;
+  const factor = Math.max(ratio, 1 / ratio);
+  return `${factor.toFixed(factor < 10 ? 1 : 0)}× ${ratio >= 1 ? "faster" : "slower"}`;
+}
+
+/** What a rank correlation means, in words. @param {number | null} value */
+export function agreement(value) {
+  if (!isNumber(value)) return "too few different scores";
+  const steps = /** @type {const} */ ([
+    [0.999, "the same"], [0.85, "almost the same"], [0.6, "much alike"], [0.3, "somewhat alike"],
+    [-0.3, "hardly related"], [-0.85, "rather reversed"],
+  ]);
+  return steps.find(([least]) => value >= least)?.[1] ?? "reversed";
+}
+
+/** @param {string | null} text */
+export function day(text) {
+  if (text === null) return "not recorded";
+  const date = new Date(text);
+  if (Number.isNaN(date.getTime())) return text;
+  return date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}

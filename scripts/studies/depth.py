@@ -1,0 +1,229 @@
+"""How does the depth of a student bear on its quality, for each kind of attention and each way to imitate?"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from model.training.attention_recipe import LEARNED, AttentionKind, TopLayers, named
+from model.training.imitation_recipe import ImitationRecipe
+from model.training.losses import uniform_layer_map
+from model.training.material import materials
+from model.training.networks import BiEncoder, make_network, weights_of
+from model.training.pairs import Pair, TrainingData
+from model.training.quality import Correlation
+from model.training.recipes import NetworkRecipe, Stage
+from model.training.runs import train_network
+from scripts.evaluation.bootstrap import Estimate, Samples, draw
+from scripts.evaluation.metrics import Floats, pearson, spearman
+from scripts.studies.cells import Cell, Found
+
+Style = Literal["dse", "tinybert", "minilm", "distilbert"]
+
+STYLES: dict[Style, ImitationRecipe | None] = {
+    "dse": None,  # the parent's embeddings
+    "tinybert": ImitationRecipe(weights={"embedding": 1.0, "hidden": 1.0, "attention": 1.0}),
+    "minilm": ImitationRecipe(weights={"last-attention": 1.0, "value-relation": 1.0}),
+    "distilbert": ImitationRecipe(weights={"soft-targets": 5.0, "mlm": 2.0, "hidden-cosine": 1.0}),
+}
+
+ANSWERS = "answers.npz"
+"""In a cell's folder: the cosine of every dev and test pair, and its gold."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Student:
+    """A kind of student; of one trained with several seeds, each is a cell."""
+
+    style: Style
+    attention: AttentionKind  # of the top layers
+    layers: int
+    top: int  # of the layers, counted from the last, how many have it; softmax below
+
+    @property
+    def name(self) -> str:
+        """As folders and tables call it."""
+        mixed = "" if self.top == self.layers else f"-top{self.top}"
+        return f"{self.style}-{self.attention}-{self.layers}{mixed}"
+
+    def cell(self, seed: int, weights: str) -> Cell:
+        """The student trained with a seed."""
+        facts = {"style": self.style, "attention": self.attention, "layers": self.layers, "top": self.top}
+        return Cell(f"{self.name}-seed{seed}", facts | {"seed": seed, "weights": weights})
+
+    @classmethod
+    def of(cls, cell: Cell) -> Self:
+        """What a cell trains."""
+        return cls(*(cell.facts[fact] for fact in ("style", "attention", "layers", "top")))
+
+
+def students(kinds: Sequence[AttentionKind], styles: Sequence[Style], layers: Sequence[int]) -> list[Student]:
+    """Every kind of attention at every depth; the deepest with it in its top layers alone; softmax in other styles."""
+    plain = [Student("dse", kind, depth, depth) for depth in layers for kind in kinds]
+    deepest = max(layers)
+    mixed = [Student("dse", kind, deepest, top) for kind in kinds if kind != "softmax" for top in range(1, deepest)]
+    others = [Student(style, "softmax", depth, depth) for style in styles if style != "dse" for depth in layers]
+    return plain + mixed + others
+
+
+def recipe_of(base: NetworkRecipe, student: Student, seed: int, parent_layers: int) -> NetworkRecipe:
+    """What a cell trains: the parent's layers as TinyBERT spaces them, and the stages that fit the student."""
+    attention: AttentionKind | TopLayers = "softmax"
+    if student.attention != "softmax":
+        attention = TopLayers(map=student.attention, top=student.top)
+    learned = bool(named(attention) & LEARNED)
+    changes = {
+        "name": student.name,
+        "seed": seed,
+        "layers": [number - 1 for number in uniform_layer_map(student.layers, parent_layers)],
+        "attention": attention,
+        "stages": [_in_style(stage, student.style) for stage in base.stages if learned or not stage.maps_only],
+    }
+    return NetworkRecipe.model_validate(base.model_dump() | changes)
+
+
+def _in_style(stage: Stage, style: Style) -> dict[str, Any]:
+    """A stage that draws texts to the parent and learns no pairs imitates it in the style, if that is another."""
+    if STYLES[style] is None or stage.sets or not stage.regression:
+        return stage.model_dump()
+    return stage.model_dump() | {"regression": 0.0, "imitation": STYLES[style]}
+
+
+def train_and_judge(
+    recipe: NetworkRecipe, data: TrainingData, init: str | None, folder: Path, shared: Path, progress: Progress
+) -> Found:
+    """Train a student in its cell's folder, and say how good it is and how long it took.
+
+    Args:
+        recipe: of the cell.
+        data: its pairs and texts; dev and test are what it is judged by.
+        init: a folder that stands for the hub id of the recipe.
+        folder: the cell's.
+        shared: where what the parent says of the texts is kept for every cell.
+        progress: told the stage and its steps.
+    """
+    parent = weights_of(recipe.init, init)
+    stages = materials(recipe, data, None, parent, shared, progress)
+    began = time.process_time()
+    student = train_network(recipe, parent, stages, folder / "run", progress)
+    seconds = time.process_time() - began
+    assert isinstance(student, BiEncoder)  # recipes of the study name no other
+    found: Found = {"train_cpu_seconds": round(seconds), "parameters": sum(p.numel() for p in student.parameters())}
+    answers: dict[str, Any] = {}
+    for split, pairs in (("dev", data.dev), ("test", data.test)):
+        answers[split] = _cosines(student, pairs)
+        answers[f"{split}_gold"] = np.array([pair.gold for pair in pairs])
+        judged = Correlation.of(answers[split], answers[f"{split}_gold"])
+        found[split] = {"pearson": judged.pearson, "spearman": judged.spearman}
+    np.savez(folder / ANSWERS, **answers)
+    return found
+
+
+def _cosines(student: BiEncoder, pairs: Sequence[Pair]) -> Floats:
+    left, right = (student.embed_all(texts) for texts in ([p.left for p in pairs], [p.right for p in pairs]))
+    return (left.double() * right.double()).sum(-1).numpy()
+
+
+def parent_layers(base: NetworkRecipe, init: str | None) -> int:
+    """How many layers the weights have that every student starts from."""
+    return int(make_network(base.as_initial, weights_of(base.init, init)).body.config.num_hidden_layers)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found of a student: mean over its seeds on the test split, with 95 % bootstrap intervals over pairs."""
+
+    student: Student
+    seeds: int
+    pearson: Estimate
+    spearman: Estimate
+    behind: Estimate  # Spearman below the deepest softmax student of the dse style; paired
+    spread: float | None  # standard deviation of Spearman over seeds, points
+
+
+def rows(cells: Sequence[Cell], found: Mapping[str, Found], folder: Path) -> list[Row]:
+    """A row for each student with a finished cell, in the order of the cells."""
+    groups: dict[Student, list[Cell]] = {}
+    for cell in cells:
+        if cell.name in found:
+            groups.setdefault(Student.of(cell), []).append(cell)
+    drawn = {student: _samples(folder, of_student) for student, of_student in groups.items()}
+    softmax = [student for student in groups if (student.style, student.attention) == ("dse", "softmax")]
+    reference = max(softmax, key=lambda student: student.layers, default=None)
+    return [
+        Row(
+            student,
+            len(groups[student]),
+            Estimate.of(both["pearson"]),
+            Estimate.of(both["spearman"]),
+            _difference(both, None if reference is None else drawn[reference]),
+            _spread([found[cell.name]["test"]["spearman"] for cell in groups[student]]),
+        )
+        for student, both in drawn.items()
+    ]
+
+
+def _samples(folder: Path, cells: Sequence[Cell]) -> dict[str, Samples]:
+    """The mean over seeds of each figure, over the same resamples of the test pairs for every student."""
+    of_seeds = []
+    for cell in cells:
+        with np.load(folder / cell.name / ANSWERS) as held:
+            scores, gold = held["test"], held["test_gold"]
+        of_seeds.append(draw({"pearson": pearson(scores, gold), "spearman": spearman(scores, gold)}, len(gold)))
+    return {name: np.mean([samples[name] for samples in of_seeds], axis=0) for name in ("pearson", "spearman")}
+
+
+def _difference(mine: Mapping[str, Samples], reference: Mapping[str, Samples] | None) -> Estimate:
+    if reference is None:
+        return Estimate(None, None, None)
+    return Estimate.of(reference["spearman"] - mine["spearman"])
+
+
+def _spread(figures: Sequence[float]) -> float | None:
+    return round(float(np.std(figures, ddof=1)), 2) if len(figures) > 1 else None
+
+
+def depth_correlations(cells: Sequence[Cell], found: Mapping[str, Found]) -> dict[str, float]:
+    """By style and attention: Pearson's correlation of a student's layers with its Spearman on test, over all seeds."""
+    told = {}
+    points: dict[str, list[tuple[int, float]]] = {}
+    for cell in cells:
+        student = Student.of(cell)
+        if cell.name in found and student.top == student.layers:
+            name = f"{student.style}-{student.attention}"
+            points.setdefault(name, []).append((student.layers, found[cell.name]["test"]["spearman"]))
+    for name, of_name in points.items():
+        layers, figures = np.array(of_name).T
+        if len(set(layers)) > 1 and figures.std() > 0:
+            told[name] = round(float(np.corrcoef(layers, figures)[0, 1]), 3)
+    return told
+
+
+def markdown(found_rows: Sequence[Row], correlations: Mapping[str, float], budget: str) -> str:
+    """The page of the study: its table, what correlates, and what it was allowed to cost."""
+
+    def interval(estimate: Estimate) -> str:
+        return "" if estimate.value is None else f"{estimate.value:.2f} [{estimate.low}, {estimate.high}]"
+
+    def lines() -> Iterator[str]:
+        yield "# Depth and attention on STS-B\n"
+        yield budget + "\n"
+        yield "Test split, mean over seeds; in brackets, 95 % bootstrap intervals over pairs. `behind`: Spearman below"
+        yield "the deepest softmax student, paired.\n"
+        yield "| student | layers | linear | seeds | Pearson | Spearman | behind | sd over seeds |"
+        yield "|---|---|---|---|---|---|---|---|"
+        for row in found_rows:
+            student = row.student
+            linear = 0 if student.attention == "softmax" else student.top
+            cells = [f"{student.style}, {student.attention}", student.layers, linear, row.seeds]
+            cells += [interval(row.pearson), interval(row.spearman), interval(row.behind)]
+            yield "| " + " | ".join(map(str, [*cells, "" if row.spread is None else row.spread])) + " |"
+        yield "\nCorrelation of depth with Spearman, over all seeds: "
+        yield ", ".join(f"{name} {value:.3f}" for name, value in correlations.items()) + "."
+
+    return "\n".join(lines()) + "\n"

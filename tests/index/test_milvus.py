@@ -1,0 +1,320 @@
+"""What is Milvus's own: how rows are kept, how generations change places, and what is done when it does not answer."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pymilvus", reason="needs pymilvus: pip install 'dse[scale]'")
+
+import grpc
+from pymilvus import MilvusException
+
+import index.milvus as milvus_module
+import index.milvus_build as milvus_build
+from index.documents import Document
+from index.location import MilvusAddress, read_location
+from index.manifest import AwayFault, BusyFault, EncoderIdentity, IndexFault, RecipeFault
+from index.milvus import MilvusIndex, collection_at, live_at
+from index.milvus_build import scan
+from index.milvus_rows import DIGEST, KEY, TEXT, VECTOR, key_of, kind_of, row_of
+from index.milvus_server import ATTEMPTS, OPTIONS, SLOW_IN_A_ROW, Server
+from index.places import build_at, copy_between, rebuild_at, verify_at
+from index.sources import SourcedDocument
+from tests.index.lettered import ENCODER, build_letters, document, embed
+from tests.standin import ACCESS, StandIn
+
+WORDS = {"a": "listen", "b": "silent", "c": "stone"}
+OTHER = EncoderIdentity(name="other", digest="e" * 64)
+
+
+@pytest.fixture
+def address(milvus: StandIn, tmp_path: Path) -> MilvusAddress:
+    place = milvus.address()
+    build(place, WORDS, tmp_path)
+    return place
+
+
+def build(place: MilvusAddress, texts: dict[str, str], folder: Path, recipe: str | None = "Flat") -> None:
+    documents = [SourcedDocument(document(*item), item[0]) for item in texts.items()]
+    wanted = {"documents": documents, "encode": embed, "dims": 26, "encoder": ENCODER, "recipe": recipe}
+    build_at(place, ACCESS, folder / "work", **wanted)
+
+
+@pytest.fixture
+def server(address: MilvusAddress) -> Iterator[Server]:
+    with Server(address, ACCESS) as server:
+        yield server
+
+
+@pytest.fixture
+def index(address: MilvusAddress) -> Iterator[MilvusIndex]:
+    with MilvusIndex.open(address, ENCODER, ACCESS, writable=True) as index:
+        yield index
+
+
+def upsert(index: MilvusIndex, texts: dict[str, str]) -> list[str]:
+    return list(index.upsert([document(*item) for item in texts.items()], embed(list(texts.values()))))
+
+
+def found(index: MilvusIndex, ids: str) -> dict[str, str]:
+    every = {id_: index.view().get(id_) for id_ in ids}
+    return {id_: one.text for id_, one in every.items() if one is not None}
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("milvus://", "is no address"),
+        ("milvus:papers", "is no address"),
+        ("milvus://host/", "is no address"),
+        ("milvus://host/a/b", "is no address"),
+        ("milvus://host/1a", "is no address"),
+        ("milvus://host/a-b", "is no address"),
+        ("milvus://host:port/a", "cannot be read"),
+        ("milvus://me:secret@host/a", "names nobody"),
+        ("milvus://host/a?token=secret", "names nobody"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_not_repeated_where_it_is_secret(written: str, problem: str) -> None:
+    with pytest.raises(IndexFault, match=problem) as refused:
+        read_location(written)
+    assert "secret" not in str(refused.value)
+
+
+def test_what_an_address_says() -> None:
+    assert read_location("milvus://[::1]:7/a_1") == MilvusAddress("::1", 7, "a_1")
+    assert str(read_location("milvus://[::1]/a")) == "milvus://[::1]:19530/a"
+    assert read_location("milvus/a") == Path("milvus/a")
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (Document("x" * 70_000, "x"), "its id of 70,000 bytes"),
+        (Document("x", "ü" * 35_000), "its text of 70,000 bytes"),
+        (Document("x", "x", {"a": "y" * 70_000}), "its metadata of 70,008 bytes"),
+        (Document("x", "x", {"a": "y" * 30_000}), "brings for filters of 80,0"),
+        (Document("x", "x", {"a": list(range(5000))}), "5,003 paths and values"),
+    ],
+)
+def test_what_milvus_cannot_keep_is_refused_before_anything_is_written(
+    index: MilvusIndex, changed: Document, problem: str
+) -> None:
+    with pytest.raises(IndexFault, match=problem):
+        index.upsert([document("d", "notes"), changed], embed(["notes", "x"]))
+    assert found(index, "abcd") == WORDS
+
+
+def test_a_row_is_found_by_a_digest_of_its_id() -> None:
+    keys = {key_of(id_) for id_ in ("a", "b", "ab", "'", '"', "")}
+    assert len(keys) == 6
+    assert all(len(key) == 22 and set(key) <= set("-_") | set(map(chr, range(48, 123))) for key in keys)
+    one, other = (row_of(Document("a", "b", {"c": value}), np.ones(2, np.float32)) for value in (1, True))
+    assert (one[KEY], one[DIGEST] == other[DIGEST]) == (other[KEY], False)
+
+
+def test_what_recipes_mean() -> None:
+    graph = kind_of("HNSW32", 26, 1_000_000)
+    assert (graph.index_type, graph.params["M"], graph.dial and graph.dial.name) == ("HNSW", 32, "ef")
+    assert graph.search_params({"ef": 64}, 10)["params"] == {"ef": 64}
+    assert graph.search_params({"ef": 64}, 100)["params"] == {"ef": 100}  # what it is refused without
+    lists = kind_of("IVF16,SQ8", 26, 1000)
+    assert (lists.index_type, lists.params, lists.dial and lists.dial.most) == ("IVF_SQ8", {"nlist": 16}, 16)
+    assert lists.search_params({"nprobe": 4}, 100)["params"] == {"nprobe": 4}
+    assert kind_of("Flat", 26, 10).exact
+    with pytest.raises(RecipeFault, match="Milvus has nothing like the recipe 'IVF16,PQ13x4fs'; it has Flat"):
+        kind_of("IVF16,PQ13x4fs", 26, 1000)
+    with pytest.raises(RecipeFault, match="is not a recipe that can be built"):
+        kind_of("", 26, 1000)
+
+
+def test_a_depth_beyond_what_milvus_brings(index: MilvusIndex) -> None:
+    assert len(index.view().search(embed(["stone"])[0], 16_384).rows) == 3
+    with pytest.raises(IndexFault, match="at most 16,384 candidates"):
+        index.view().search(embed(["stone"])[0], 16_385)
+
+
+def test_a_row_that_something_else_has_altered_is_found_out(index: MilvusIndex, server: Server) -> None:
+    assert verify_at(index.address, ACCESS)[1] == 3
+    (rows,) = scan(server, live_at(server).collection, ("*",))
+    altered = dict(next(row for row in rows if row["id"] == "b")) | {TEXT: "violent"}
+    altered[VECTOR] = np.array(altered[VECTOR], np.float32)
+    server.call("altering", lambda client: client.upsert(live_at(server).collection, [altered], **OPTIONS))
+    with pytest.raises(IndexFault, match=r"the document 'b' has been altered"):
+        verify_at(index.address, ACCESS)
+
+
+def test_an_alias_of_something_else_is_left_alone(milvus: StandIn, server: Server, tmp_path: Path) -> None:
+    name = milvus.address()
+    collection = live_at(server).collection
+    server.call("naming", lambda client: client.create_alias(collection, name.name, **OPTIONS))
+    for attempt in (lambda: MilvusIndex.open(name, ENCODER, ACCESS), lambda: build(name, WORDS, tmp_path)):
+        with pytest.raises(IndexFault, match="which is no generation; choose another name"):
+            attempt()
+    assert live_at(server).collection == collection
+
+
+def test_a_collection_without_its_manifest_is_refused(address: MilvusAddress, server: Server) -> None:
+    collection = live_at(server).collection
+    for value, problem in (("{}", "is no generation's manifest: documents: Field required"), ("?", "Invalid JSON")):
+        milvus_build._set(server, collection, "dse.manifest", value)
+        with pytest.raises(IndexFault, match=problem):
+            MilvusIndex.open(address, ENCODER, ACCESS)
+
+
+def test_the_generation_before_is_kept_and_older_ones_are_not(
+    address: MilvusAddress, server: Server, tmp_path: Path
+) -> None:
+    kept = []
+    for _ in range(3):
+        kept.append(collection_at(server))
+        build(address, WORDS, tmp_path)
+    listed = set(server.call("listing", lambda client: client.list_collections(**OPTIONS)))
+    assert collection_at(server) in listed
+    assert kept[2] in listed
+    assert not {kept[0], kept[1]} & listed
+    assert not list(tmp_path.glob("work*"))
+
+
+def rebuild(address: MilvusAddress, folder: Path, encode=embed) -> None:
+    rebuild_at(address, ACCESS, folder / "work", encode, 26, OTHER, None, lambda done, total: None)
+
+
+def test_writers_wait_while_the_last_changes_are_taken_in(
+    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_build, "ROUNDS", 0)
+    said: list[str] = []
+
+    def encode(texts: list[str]) -> np.ndarray:
+        if not said:
+            assert upsert(index, {"a": "tinsel", "d": "notes"}) == ["updated", "created"]
+            assert index.delete(["b"]) == 1
+            said.append("written")
+        elif len(said) == 1:  # the last changes are being taken in
+            with pytest.raises(BusyFault, match="another generation takes the place"):
+                upsert(index, {"e": "late"})
+            said.append("refused")
+        return embed(texts)
+
+    rebuild(index.address, tmp_path, encode)
+    assert said == ["written", "refused"]
+    with MilvusIndex.open(index.address, OTHER, ACCESS, writable=True) as after:
+        assert found(after, "abcde") == {"a": "tinsel", "c": "stone", "d": "notes"}
+        assert upsert(after, {"e": "late"}) == ["created"]
+
+
+def test_a_write_that_is_overtaken_is_not_acknowledged(
+    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = milvus_module.put
+
+    def overtaken(*arguments) -> None:
+        monkeypatch.setattr(milvus_module, "put", put)
+        rebuild(index.address, tmp_path)
+        put(*arguments)
+
+    monkeypatch.setattr(milvus_module, "put", overtaken)
+    with pytest.raises(BusyFault, match="was published anew while it was written; do it again"):
+        upsert(index, {"d": "notes"})
+
+
+def test_a_rebuild_that_fails_lets_writers_go_on(
+    index: MilvusIndex, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_build, "ROUNDS", 0)
+    calls = 0
+
+    def encode(texts: list[str]) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            upsert(index, {"d": "notes"})
+            return embed(texts)
+        raise ArithmeticError("not finite")
+
+    before = collection_at(server)
+    with pytest.raises(ArithmeticError):
+        rebuild(index.address, tmp_path, encode)
+    assert calls == 2
+    assert upsert(index, {"e": "google"}) == ["created"]
+    assert found(index, "abcde") == WORDS | {"d": "notes", "e": "google"}
+    listed = server.call("listing", lambda client: client.list_collections(**OPTIONS))
+    assert [name for name in listed if name.startswith(f"{index.address.name}_")] == [before]
+
+
+def test_a_folder_that_is_outgrown_is_loaded_and_nothing_is_embedded(
+    milvus: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build_letters(tmp_path / "folder", WORDS, "SQ8")  # a recipe that Milvus has nothing like
+    place = milvus.address()
+    view = copy_between(folder, place, ACCESS, tmp_path / "work", lambda step: None)
+    assert (len(view), view.manifest.recipe, view.manifest.encoder) == (3, "Flat", ENCODER)
+    with MilvusIndex.open(place, ENCODER, ACCESS) as index:
+        assert found(index, "abc") == WORDS
+        (best,) = index.view().search(embed(["stone"])[0], 1).similarities
+        assert best == 1.0
+    with pytest.raises(IndexFault, match="not copied from Milvus to Milvus"):
+        copy_between(place, milvus.address(), ACCESS, None, lambda step: None)
+
+
+class Refused(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode) -> None:
+        super().__init__()
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "said so"
+
+
+def failing(times: int, error: Exception) -> tuple[list[int], object]:
+    """An operation that fails so many times before it answers, and how often it was tried."""
+    tried: list[int] = []
+
+    def operation(client: object) -> str:
+        tried.append(1)
+        if len(tried) <= times:
+            raise error
+        return "answer"
+
+    return tried, operation
+
+
+def test_what_is_safe_is_repeated_a_few_times_and_what_is_not_is_not(server: Server) -> None:
+    gone = Refused(grpc.StatusCode.UNAVAILABLE)
+    tried, operation = failing(ATTEMPTS - 1, gone)
+    assert (server.call("asking", operation), len(tried)) == ("answer", ATTEMPTS)
+    for times, repeat, expected in ((ATTEMPTS, True, ATTEMPTS), (1, False, 1)):
+        tried, operation = failing(times, gone)
+        with pytest.raises(AwayFault, match="cannot be reached; it is tried again by itself"):
+            server.call("asking", operation, repeat=repeat)
+        assert len(tried) == expected
+    tried, operation = failing(1, MilvusException(1, "no such thing\nand a long tale"))
+    with pytest.raises(IndexFault, match=r"asking was refused: no such thing$") as refused:
+        server.call("asking", operation)
+    assert (len(tried), isinstance(refused.value, AwayFault)) == (1, False)
+
+
+def test_a_breaker_opens_after_slow_calls_and_closes_when_it_is_looked_after(index: MilvusIndex) -> None:
+    server, slow = index._server, Refused(grpc.StatusCode.DEADLINE_EXCEEDED)
+    for number in range(SLOW_IN_A_ROW - 1):
+        with pytest.raises(AwayFault, match=f"took longer than {ACCESS.timeout}"):
+            server.call("asking", failing(1, slow)[1])
+        assert (number, server.away) == (number, None)
+    server.call("asking", failing(0, slow)[1])  # an answer between them
+    for _ in range(SLOW_IN_A_ROW):
+        with pytest.raises(AwayFault):
+            server.call("asking", failing(1, slow)[1])
+    while index.away is not None:  # opened just now; the watcher finds that the server is there
+        pass
+    assert found(index, "abc") == WORDS
+
+
+def test_who_is_not_let_in_is_told_which_setting_it_is(server: Server) -> None:
+    with pytest.raises(IndexFault, match=r"lets nobody in with this token .*DSE_MILVUS_TOKEN"):
+        server.call("asking", failing(1, Refused(grpc.StatusCode.UNAUTHENTICATED))[1])

@@ -1,0 +1,113 @@
+"""dse study: cells that ran are only read, others go on, and what is told of them is what they found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.console import BadInput
+from scripts.studies.cells import RESULT, Cell, run_cells
+from scripts.studies.cost import cells, summary, table
+from tests.scripts.test_task_commands import dse
+
+CELLS = [Cell(name, {"number": number}) for number, name in enumerate("abc")]
+
+
+def test_a_study_that_stops_goes_on_where_it_was(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def measure(cell: Cell, folder: Path) -> dict[str, int]:
+        assert folder.is_dir()
+        ran.append(cell.name)
+        if ran == ["a", "b"]:
+            raise KeyboardInterrupt
+        return {"twice": 2 * cell.facts["number"]}
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(CELLS, tmp_path, measure, None, lambda *_: None)
+    assert not (tmp_path / "b" / RESULT).exists()
+    assert run_cells(CELLS, tmp_path, measure, 0, lambda *_: None) == {"a": {"twice": 0}}
+    seen: list[tuple[str, int, int]] = []
+    found = run_cells(CELLS, tmp_path, measure, None, lambda *told: seen.append(told))
+    assert found == {"a": {"twice": 0}, "b": {"twice": 2}, "c": {"twice": 4}}
+    assert ran == ["a", "b", "b", "c"]
+    assert seen[-1] == ("done", 3, 3)
+    with pytest.raises(BadInput, match="of another study"):
+        run_cells([Cell("a", {"number": 9})], tmp_path, measure, None, lambda *_: None)
+
+
+def test_what_is_told_of_costs_is_what_was_found() -> None:
+    costs = {"softmax": [10.0, 20.0, 40.0, 80.0], "elu": [12.0, 20.0, 22.0, 18.0]}
+    lengths = [128, 512, 1024, 2048]
+    found = {
+        f"{kind}-{n}": {"microseconds_per_token": cost, "mib_beside_weights": 7.4}
+        for kind, of_kind in costs.items()
+        for n, cost in zip(lengths, of_kind, strict=True)
+    }
+    assert [cell.name for cell in cells(["elu"], [16, 32], 1, "w")] == ["elu-16", "elu-32"]
+    told = summary(found, ["softmax", "elu"], lengths)
+    assert told["elu"] == {"spread": 10.0, "faster_from": 1024}  # as fast at 512 is not faster
+    assert told["softmax"]["spread"] == 71.4
+    del found["elu-2048"]
+    columns, rows = table(found, ["softmax", "elu"], lengths)
+    assert columns == ["tokens", "softmax, CPU µs/token", "softmax, MiB", "elu, CPU µs/token", "elu, MiB"]
+    assert rows[-1] == ["2048", "80.0", "7", "", ""]
+
+
+def test_costs_are_measured_from_weights_to_table(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.model.training.tiny_training import write_pretrained
+
+    init = write_pretrained(tmp_path / "bert")
+    options = ["--init", init, "-o", tmp_path / "study", "--tokens", "8", "--attention", "relu", "--seconds", "0"]
+    report = json.loads(dse("study", "cost", *options, "--threads", "1", "--json"))
+    assert set(report["cells"]) == {"relu-8"}
+    assert report["cells"]["relu-8"]["milliseconds"] > 0
+    assert json.loads((tmp_path / "study" / "cost.json").read_text()) == report
+
+
+def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.model.training import tiny_training
+
+    init = tiny_training.write_pretrained(tmp_path / "bert")
+    (tmp_path / "pairs").mkdir()
+    tiny_training.write_pairs(tmp_path / "pairs")
+    common = {"epochs": 1, "batch": 32, "text_batch": 32, "learning_rate": 1e-3}
+    stages = [
+        common | {"name": "maps", "texts": ["train"], "maps_only": True},
+        common | {"name": "texts", "texts": ["train"], "regression": 1.0},
+        common | {"name": "pairs", "sets": ["train"], "texts": ["train"], "regression": 1.0},
+    ]
+    network = tiny_training.network("bi-encoder", attention="hedgehog", head={"kind": "cosine"}) | {"stages": stages}
+    recipe = {"data": tiny_training.DATA, "network": network, "export": tiny_training.EXPORT}
+    tiny_training.write_toml(tmp_path / "depth.toml", recipe)
+    options: list[object] = ["--data", tmp_path / "pairs", "--init", init, "-o", tmp_path / "study"]
+    options += ["--recipe", tmp_path / "depth.toml", "--layers", 1, "--layers", 2, "--style", "minilm"]
+    options += ["--attention", "softmax", "--attention", "hedgehog", "--seed", 5, "--page", tmp_path / "page.md"]
+    page = dse("study", "depth", *options)
+    names = ["dse-softmax-1", "dse-hedgehog-1", "dse-softmax-2", "dse-hedgehog-2", "dse-hedgehog-2-top1"]
+    names += ["minilm-softmax-1", "minilm-softmax-2"]
+    report = json.loads((tmp_path / "study" / "depth.json").read_text())
+    assert set(report["cells"]) == {f"{name}-seed5" for name in names}
+    assert set(report["correlations"]) == {"dse-softmax", "dse-hedgehog", "minilm-softmax"}
+    kinds = {
+        name: json.loads((tmp_path / "study" / f"{name}-seed5" / "run" / "config.json").read_text())["attention_kinds"]
+        for name in names
+    }
+    assert kinds["dse-hedgehog-2-top1"] == ["softmax", "hedgehog"]
+    assert kinds["dse-hedgehog-1"] == ["hedgehog"]
+    assert kinds["minilm-softmax-2"] == ["softmax", "softmax"]
+    lines = [line for line in page.splitlines() if line.startswith(("| dse", "| minilm"))]
+    assert len(lines) == 7
+    (reference,) = [line for line in lines if line.startswith("| dse, softmax | 2 |")]
+    assert "| 0.00 [0.0, 0.0] |" in reference
+    assert (tmp_path / "page.md").read_text() + "\n" == page
+    again = dse("study", "depth", *options)  # everything is only read
+    assert again == page
+
+
+def test_an_attention_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(BadInput, match="cosine: not one of softmax, elu, relu, hedgehog"):
+        dse("study", "cost", "--init", tmp_path, "-o", tmp_path, "--attention", "elu", "--attention", "cosine")
