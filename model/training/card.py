@@ -116,7 +116,8 @@ def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
         start += f"; {' and '.join(network.frozen)} as they were"
     lines = [f"`{network.name}`: {start}."]
     if network.keep_initial:
-        lines.append(f"Then {network.keep_initial:.0%} of the weights it started from were averaged in.")
+        when = "First" if network.stages_before_keeping == 0 else "When the body was trained"
+        lines.append(f"{when}, {network.keep_initial:.0%} of `{network.origin or network.init}` was averaged in.")
     lines += ["", "| stage | sets and texts | losses | epochs | batch | learning rate |", "|---|---|---|---|---|---|"]
     for stage in network.stages:
         losses = [f"{name} {weight:g}" for name, weight in network.losses(stage).items()] if stage.sets else []
