@@ -26,7 +26,7 @@ LIKE_LENGTH = 0.5
 """Texts shorter than this share of a batch's longest wait for a batch of their own kind."""
 STALLED_SECONDS = 10.0
 """A batch takes milliseconds; one that takes this long will not end."""
-PATIENCE = 4.0
+PATIENCE = 16.0
 """A request may wait so many times what it takes itself, even where that is longer than others may wait."""
 MEMORY = 0.95
 """Weight of the past in the measured throughput, per batch."""

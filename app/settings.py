@@ -112,7 +112,7 @@ class Settings(BaseSettings):
         2**18, description="most tokens that may wait for a model (429), and most in a request (413)"
     )
     max_wait: Annotated[float, Field(gt=0)] = Field(
-        2.0, description="seconds of work that may be before a request, or 4 times its own (429)"
+        2.0, description="seconds of work that may be before a request, or 16 times its own (429)"
     )
     max_requests: Annotated[int, Field(ge=1)] = Field(128, description="most requests in progress at once (429)")
     timeout: Annotated[float, Field(gt=0)] = Field(30.0, description="seconds a request may take (504)")

@@ -236,13 +236,13 @@ def test_nobody_waits_long_but_for_turns_and_who_asks_for_much(graph: Graph, que
     hold(graph, ask)
     large = ask(texts(30, 30, 30))  # 4.5 s of work, but of a small request's turn it takes one batch: 1.6 s
     small = ask(texts(5, first=50))
-    other = ask(texts(32, 32, first=60))  # itself 3.2 s of work: it waits up to 12.8
-    refused = ask(texts(5, first=70)).exception(5)  # one turn of each before it: 32 + 5 + 32 tokens
+    others = [ask(texts(20, 20, first=first)) for first in (60, 62)]  # 2 s of work each: they wait up to 32
+    refused = ask(texts(5, first=70)).exception(5)  # one turn of each before it: 32 + 5 + 32 + 32 tokens
     assert isinstance(refused, ServiceError)
-    assert (refused.status, refused.retry_after) == (429, 4)
-    assert str(refused).startswith("fake has work for 3.5 seconds before this, more than it would let wait (DSE_MAX_WA")
+    assert (refused.status, refused.retry_after) == (429, 6)
+    assert str(refused).startswith("fake has work for 5.0 seconds before this, more than it would let wait (DSE_MAX_WA")
     graph.open.set()
-    assert [len(future.result(5)) for future in (large, small, other)] == [3, 1, 2]
+    assert [len(future.result(5)) for future in (large, small, *others)] == [3, 1, 2, 2]
 
 
 def test_what_waits_beyond_its_deadline_is_504_and_never_runs(graph: Graph, queue: Queue, ask: Any) -> None:
