@@ -1,5 +1,8 @@
 """dse evaluate: how good, and how fast, are these models?"""
 
+import os
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -48,6 +51,7 @@ def evaluate(
     speed: Annotated[bool, typer.Option("--speed", help="Time the models, too.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file with everything found.")] = None,
     plot: Annotated[Path | None, typer.Option(help="An SVG of quality against speed; implies --speed.")] = None,
+    page: Annotated[Path | None, typer.Option(help="A page of Markdown with every table; --plot is its image.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure models: agreement with gold, pair classification, retrieval, agreement with a teacher, speed.
@@ -57,6 +61,7 @@ def evaluate(
     """
     if find_spec("model.training") is None:
         raise BadInput("this installation leaves out model/training, which reads the pairs: pip install dse")
+    from scripts.evaluation.page import markdown
     from scripts.evaluation.plot import svg
     from scripts.evaluation.results import Results
 
@@ -69,7 +74,7 @@ def evaluate(
         raise BadInput(f"--guard {guard}: it needs a guarded set, one of retrieval or of duplicates, among the sets")
     earlier = Results.read(with_results) if with_results else None
     # A place that cannot be written to is refused before the work, not after it.
-    with _place(plot) as for_plot:
+    with _place(plot) as for_plot, _place(page) as for_page:
         with _place(output) as for_results:
             models = _opened(openers, earlier)
             results = _measured(chosen, models, earlier, guard, margin, speed or plot is not None)
@@ -77,6 +82,9 @@ def evaluate(
                 for_results.write(results.dumped())
         if for_plot:
             for_plot.write(svg(results))
+        if for_page:
+            beside = os.path.relpath(plot, page.parent) if plot and page else None
+            for_page.write(markdown(results, shlex.join(["dse", *sys.argv[1:]]), beside))
     _show(results, json)
 
 

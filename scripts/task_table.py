@@ -8,6 +8,7 @@ from typing import Any
 
 from model.training.recipes import TASK_RESULT
 from scripts.console import BadInput
+from scripts.markdown import table
 
 Result = dict[str, Any]
 """What ``dse tasks run`` wrote of one task."""
@@ -76,7 +77,7 @@ def markdown(results: Sequence[Result]) -> str:
         "accuracy) or points (Pearson, Spearman). The paper's are of BERT-large and the whole GLUE sets: only the",
         "relative loss compares.",
         "",
-        *_table(COLUMNS, rows),
+        *table(COLUMNS, rows),
         "",
         "No sentence of a task's dev or test part is trained on (compared without case, accents and punctuation).",
         "",
@@ -84,11 +85,6 @@ def markdown(results: Sequence[Result]) -> str:
         *(line for result in results if "shallow" in result for line in _shallow(result)),
     ]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    padded = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *padded]]
 
 
 def _row(result: Result) -> list[str]:
@@ -152,7 +148,7 @@ def _shallow(result: Result) -> list[str]:
         f"learns the task from gold and the teacher's logits. Seconds are of one pass over {name} dev at batch 1, one",
         "order a pair: torch, fp32, one CPU thread, tokenising included, the two networks taking turns pair by pair.",
         "",
-        *_table([f"{name} dev", "layers", "parameters", NAMES[recipe["figure"]], "seconds"], rows),
+        *table([f"{name} dev", "layers", "parameters", NAMES[recipe["figure"]], "seconds"], rows),
         "",
         f"The shallow one keeps {kept / full:.1%} of the teacher's figure, is {smaller:.0%} smaller, and "
         f"{seconds['teacher'] / seconds['shallow']:.2f} times as fast.",

@@ -43,9 +43,19 @@ def listed(home: Path) -> tuple[object, ...]:
 
 def test_all_sets_and_models_in_one_run(home: Path, student_bundle: Path, teacher_bundle: Path, tmp_path: Path) -> None:
     models = ("--bundle", student_bundle, "--bundle", home / "other", "--teacher", teacher_bundle)
-    files = ("-o", tmp_path / "results.json", "--plot", tmp_path / "plot.svg")
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "results.md"
+    files = ("-o", tmp_path / "results.json", "--plot", tmp_path / "plot.svg", "--page", page)
     table = dse(*listed(home), *models, *files)
     found = Results.read(tmp_path / "results.json")
+    lines = page.read_text().splitlines()
+    assert "![quality against speed](../plot.svg)" in lines
+    assert sum(line.startswith("| ---") for line in lines) == 5  # three kinds of set, agreement, speed
+    assert next(line for line in lines if line.startswith("$ ")).startswith("$ dse ")
+    first = next(row for row in found.rows if row.set == "words/test")
+    line = next(line for line in lines if line.startswith("| words/test | tiny-student | score | "))
+    assert f"{first.figures['spearman'].value:.2f} [" in line
+    assert "- letters/test: made in a test" in lines
     assert found.baseline == "tiny-student"
     assert [(one.name, one.kind) for one in found.models] == [
         ("tiny-student", "bundle"), ("other-student", "bundle"), ("tiny-teacher", "teacher"),
