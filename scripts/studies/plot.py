@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 420
@@ -11,7 +12,7 @@ LINE = 16  # height of a line of text
 COLOURS = ("#0969da", "#cf222e", "#1a7f37", "#9a6700", "#8250df", "#57606a", "#bf3989")
 IN_THE_DARK = ("#4493f8", "#ff7b72", "#3fb950", "#d29922", "#ab7df8", "#9198a1", "#f778ba")
 DASHES = ("none", "7 4", "2 4")  # where there are more lines than colours, and for lines that are not solid
-MOST_PLACES = 8  # that are told each by its own number
+MOST_PLACES = 12  # that could stand side by side, each with its own number below it
 STEPS = (1.0, 2.0, 5.0, 10.0)
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f }
@@ -77,7 +78,8 @@ class _Frame:
     def __init__(self, axes: Axes, dots: Sequence[Dot]) -> None:
         self._axes = axes
         places = sorted({dot.x for dot in dots})
-        self.places = places if axes.doubling or len(places) <= MOST_PLACES else _even(places)
+        apart = all(right - left >= (places[-1] - places[0]) / MOST_PLACES for left, right in pairwise(places))
+        self.places = places if axes.doubling or apart else _even(places)
         heights = [y for dot in dots for y in (dot.y, dot.low, dot.high) if y is not None]
         self.ticks = _powers(heights) if axes.powers else _even(heights)
 

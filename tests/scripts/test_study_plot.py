@@ -63,3 +63,13 @@ def test_lines_of_nothing_are_left_out_and_powers_are_those_of_ten() -> None:
     assert len(root.findall("{*}polyline")) == 1
     ticks = [text.text for text in root.findall("{*}text") if text.attrib.get("text-anchor") == "end"]
     assert ticks == ["10", "100", "1,000"]
+
+
+def test_places_that_are_too_near_to_be_told_each_are_told_by_round_numbers() -> None:
+    def told(*places: float) -> list[str | None]:
+        root = ElementTree.fromstring(lines(Axes("t", "x", "y"), [Series("a", [Dot(place, 1.0) for place in places])]))
+        texts = [text for text in root.findall("{*}text") if text.attrib.get("text-anchor") == "middle"]
+        return [text.text for text in texts][:-1]  # the last is what the axis is of
+
+    assert told(1, 2, 3, 4, 6) == ["1", "2", "3", "4", "6"]
+    assert told(0, 24.69, 25, 50, 100) == ["0", "20", "40", "60", "80", "100"]
