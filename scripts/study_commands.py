@@ -2,44 +2,35 @@
 
 import json as json_documents
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import typer
 
-from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings, written
+from scripts.console import print_json, print_table, progress_bar, read_settings
 from scripts.options import DataOption, JsonOption
+from scripts.study_length_command import length
+from scripts.study_options import (
+    KINDS,
+    AttentionOption,
+    EstimateOption,
+    Kind,
+    MinutesOption,
+    OutputOption,
+    PageOption,
+    announce,
+    known,
+    write_page,
+)
 from scripts.training_commands import InitOption, needs_torch, stages_on
 
 app = typer.Typer(help="Measure attention of different kinds, cell by cell.", no_args_is_help=True)
 
-Kind = Literal["softmax", "elu", "relu", "hedgehog"]
 Style = Literal["dse", "tinybert", "minilm", "distilbert"]
-KINDS: list[Kind] = ["softmax", "elu", "relu", "hedgehog"]
 STYLES: list[Style] = ["dse", "tinybert", "minilm", "distilbert"]
 LAYERS = [1, 2, 3, 4, 6]
 SEEDS = [1, 2, 3]
 DEPTH = Path(__file__).parent / "recipes" / "studies" / "depth.toml"
 LENGTHS = [16, 64, 128, 256, 512, 1024, 2048, 4096]
-
-OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="The study's folder; one that was stopped is taken up again.")
-]
-AttentionOption = Annotated[
-    list[str] | None, typer.Option(help="softmax, elu, relu or hedgehog; repeats.", show_default="all")
-]
-MinutesOption = Annotated[
-    float | None, typer.Option(min=0, help="Begin no cell after this long; run again for the rest.")
-]
-
-
-_T = TypeVar("_T", bound=str)
-
-
-def _known(given: list[str] | None, known: list[_T]) -> list[_T]:
-    """Those that were given, in their own order; all, if none was."""
-    if unknown := sorted(set(given or []) - set(known)):
-        raise BadInput(f"{', '.join(unknown)}: not one of {', '.join(known)}")
-    return [name for name in known if given is None or name in given]
 
 
 @app.callback()
@@ -56,6 +47,7 @@ def cost(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="DSE_THREADS")] = None,
     seconds: Annotated[float, typer.Option(min=0, help="Of timing, a cell.")] = 3.0,
     minutes: MinutesOption = None,
+    page: PageOption = None,
     json: JsonOption = False,
 ) -> None:
     """Time one pass over a text of so many tokens, in onnxruntime, fp32: each kind of attention in every layer."""
@@ -69,7 +61,7 @@ def cost(
     from scripts.studies import cost as study
     from scripts.studies.cells import Cell, Found, run_cells
 
-    kinds, lengths = _known(attention, KINDS), sorted(tokens or LENGTHS)
+    kinds, lengths = known(attention, KINDS), sorted(tokens or LENGTHS)
     used = threads or read_settings().threads
 
     def graph_of(kind: Kind) -> Path:
@@ -107,6 +99,9 @@ def cost(
     told = study.summary(found, kinds, lengths)
     report = {"study": "cost", "threads": used, "cells": found, "summary": told}
     (output / "cost.json").write_text(json_documents.dumps(report, indent=2) + "\n", "utf-8")
+    pictures = study.pictures(found, kinds, lengths)
+    text = study.markdown(found, kinds, lengths, used, {file: title for file, (title, _) in pictures.items()})
+    write_page(page, text, {file: picture for file, (_, picture) in pictures.items()})
     if json:
         print_json(report)
         return
@@ -127,10 +122,15 @@ def depth(
         list[str] | None, typer.Option(help="dse, tinybert, minilm or distilbert; repeats.", show_default="all")
     ] = None,
     layers: Annotated[list[int] | None, typer.Option(min=1, help="Repeats.", show_default="1, 2, 3, 4, 6")] = None,
+    mixed: Annotated[
+        list[str] | None,
+        typer.Option(help="Attention that only the top layers of the deepest have; repeats.", show_default="hedgehog"),
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Repeats.", show_default="1, 2, 3")] = None,
     recipe: Annotated[Path, typer.Option(help="What every student is trained by.", show_default="shipped")] = DEPTH,
     minutes: MinutesOption = None,
-    page: Annotated[Path | None, typer.Option(help="Write the table here, as Markdown.")] = None,
+    estimate: EstimateOption = False,
+    page: PageOption = None,
 ) -> None:
     """Train students of every depth, attention and style on the same budget, and judge them on STS-B."""
     needs_torch()
@@ -138,15 +138,20 @@ def depth(
     from model.training.recipes import DistillationRecipe, read_recipe
     from scripts.studies import depth as study
     from scripts.studies.cells import Cell, Found, run_cells
+    from scripts.studies.depth_price import price
 
     base = read_recipe(recipe, DistillationRecipe)
     network = base.network if init is None else base.network.model_copy(update={"init": init})
     training_data = TrainingData(data, base.data)
-    wanted = study.students(_known(attention, KINDS), _known(style, STYLES), layers or LAYERS)
+    mixed_kinds = known(["hedgehog"] if mixed is None else mixed, KINDS[1:])
+    wanted = study.students(known(attention, KINDS), known(style, STYLES), layers or LAYERS, mixed_kinds)
     cells = [student.cell(number, network.init) for number in seed or SEEDS for student in wanted]
     whole = study.parent_layers(network, init)
     with progress_bar() as bar:
         stages = stages_on(bar)
+        announce(cells, output, lambda left: price(network, training_data, init, left, output / "parent", stages))
+        if estimate:
+            return
 
         def measure(cell: Cell, folder: Path) -> Found:
             trained = study.recipe_of(network, study.Student.of(cell), cell.facts["seed"], whole)
@@ -157,14 +162,16 @@ def depth(
             return study.train_and_judge(trained, training_data, init, folder, output / "parent", progress)
 
         found = run_cells(cells, output, measure, minutes, lambda *_: None)
-    rows, correlations = study.rows(cells, found, output), study.depth_correlations(cells, found)
+    rows, correlations = study.rows(cells, found, output), study.depth_correlations(cells, found, output)
     spent = sum(cell["train_cpu_seconds"] for cell in found.values())
     budget = f"{len(found)} of {len(cells)} runs, {spent / 3600:.1f} CPU hours of training."
-    text = study.markdown(rows, correlations, budget)
-    (output / "depth.json").write_text(
-        json_documents.dumps({"study": "depth", "cells": found, "correlations": correlations}, indent=2) + "\n", "utf-8"
-    )
-    if page is not None:
-        with written(page, "w") as file:
-            file.write(text)
+    pictures = study.pictures(rows)
+    text = study.markdown(rows, correlations, budget, {file: title for file, (title, _) in pictures.items()})
+    told = {name: vars(correlated) for name, correlated in correlations.items()}
+    report = {"study": "depth", "cells": found, "correlations": told}
+    (output / "depth.json").write_text(json_documents.dumps(report, indent=2) + "\n", "utf-8")
+    write_page(page, text, {file: picture for file, (_, picture) in pictures.items()})
     typer.echo(text)
+
+
+app.command()(length)

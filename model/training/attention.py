@@ -15,8 +15,14 @@ from model.training.attention_recipe import AttentionKind, PositionRecipe
 EPSILON = 1e-6
 """Added to the sum of the weights: a query that no key answers (relu) gets zeros, not NaN."""
 
-MIXED, PLAIN = "dse-mixed", "dse-plain"
-"""The attention of a :class:`MixedBert` as transformers knows it; in PLAIN, softmax layers are matmuls, for export."""
+MIXED, PLAIN, BLOCKED = "dse-mixed", "dse-plain", "dse-blocked"
+"""The attention of a :class:`MixedBert` as transformers knows it.
+
+In PLAIN, softmax layers are matmuls, for export; in BLOCKED, too, but of so many queries at a time.
+"""
+
+BLOCK = 512
+"""Queries whose scores are held at once in BLOCKED: memory then grows with the tokens, and not with their square."""
 
 
 class EluMap(nn.Module):
@@ -129,6 +135,40 @@ def _attend_plainly(
     return (scores.softmax(-1) @ value).transpose(1, 2), None
 
 
+@torch.library.custom_op("dse::blocked_attention", mutates_args=())
+def blocked_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """(texts, heads, tokens, dim) means of values by the softmax of query.key + bias, a block of queries at a time.
+
+    One operation, so that an exporter may write it down in as many blocks as the longest text has.
+    """
+    turned = key.transpose(-1, -2)
+    blocks = [query[:, :, start : start + BLOCK] for start in range(0, query.shape[2], BLOCK)]
+    return torch.cat([(rows @ turned + bias).softmax(-1) @ value for rows in blocks], dim=2)
+
+
+@blocked_attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    return torch.empty_like(query)
+
+
+def _attend_in_blocks(
+    layer: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """As :func:`_attend_plainly`, with softmax layers in blocks."""
+    if (maps := maps_in_use(layer)) is not None:
+        return maps(query, key, value, attention_mask).transpose(1, 2), None
+    mask = torch.ones_like(key[:, :1, :, 0])[:, :, None] if attention_mask is None else attention_mask.to(query.dtype)
+    bias = (1 - mask) * torch.finfo(query.dtype).min
+    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return blocked_attention(scaled, key, value, bias).transpose(1, 2), None
+
+
 def maps_in_use(layer: nn.Module) -> FeatureMaps | None:
     """The feature maps of a self-attention module; None where its attention is softmax."""
     maps = getattr(layer, "maps", None)
@@ -149,7 +189,7 @@ def _key_mask(attention_mask: Tensor | None = None, **_: Any) -> Tensor | None:
     return None if attention_mask is None else attention_mask[:, None, None, :].bool()
 
 
-for _name, _function in ((MIXED, _attend), (PLAIN, _attend_plainly)):
+for _name, _function in ((MIXED, _attend), (PLAIN, _attend_plainly), (BLOCKED, _attend_in_blocks)):
     AttentionInterface.register(_name, _function)
     AttentionMaskInterface.register(_name, _key_mask)
 

@@ -1,20 +1,24 @@
 """What does a trained network compute, as one ONNX graph?"""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from model.bundle import GRAPH_FILES
-from model.training.attention import PLAIN, FeatureMaps, MixedBert
+from model.training.attention import BLOCK, BLOCKED, PLAIN, FeatureMaps, MixedBert
 from model.training.networks import BiEncoder, CrossEncoder, Network, mean_pool
 from model.training.quantise import IN_FLOAT
 
 OPSET = 18
 CLASS_HIERARCHY = "pkg.torch.onnx.class_hierarchy"
-"""Where torch's exporter notes which modules a node comes from."""
+"""Where torch's exporter notes which modules, and which operation of torch, a node comes from."""
+BLOCKS = "dse.blocked_attention"
+"""The operation that is written down by :func:`_in_blocks`."""
 
 
 class _EncoderGraph(nn.Module):
@@ -53,7 +57,8 @@ def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
         outputs = ["logit"]
     # plain matmuls, which quantisation understands
-    network.body.set_attn_implementation(PLAIN if isinstance(network.body, MixedBert) else "eager")
+    mixed = BLOCKED if max_tokens > BLOCK else PLAIN
+    network.body.set_attn_implementation(mixed if isinstance(network.body, MixedBert) else "eager")
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", max=max_tokens)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's own exporter, about itself
@@ -64,25 +69,50 @@ def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
             output_names=outputs,
             dynamic_shapes={name: {0: batch, 1: tokens} for name in inputs},
             opset_version=OPSET,
+            custom_translation_table={torch.ops.dse.blocked_attention.default: _in_blocks(max_tokens)},
             dynamo=True,
             verbose=False,
         )
     assert program is not None  # torch.onnx.export answers None only when given a path
     model = program.model_proto
-    _mark_linear_attention(model)
+    _mark_attention(model)
     _let_gelu_fuse(model.graph)
     forget_origin(model)
     return model
 
 
-def _mark_linear_attention(model: onnx.ModelProto) -> None:
-    """Keep feature maps and their sums over tokens in float32.
+def _in_blocks(max_tokens: int) -> Callable[..., Any]:
+    """How softmax attention in blocks of queries is written into a graph: as many blocks as the longest text has.
 
-    Next to what surrounds them they cost nothing; and onnxruntime has no int8 product with a weight for each head.
+    Of a shorter text the last blocks have no queries, and cost next to nothing.
+    """
+    import onnxscript
+
+    op: Any = onnxscript.opset18
+
+    def blocked_attention(query: Any, key: Any, value: Any, bias: Any) -> Any:
+        turned = op.Transpose(key, perm=[0, 1, 3, 2])
+        axis = op.Constant(value_ints=[2])
+        mixed = []
+        for start in range(0, max_tokens, BLOCK):
+            first, end = op.Constant(value_ints=[start]), op.Constant(value_ints=[start + BLOCK])
+            rows = op.Slice(query, first, end, axis)
+            weights = op.Softmax(op.Add(op.MatMul(rows, turned), bias), axis=-1)
+            mixed.append(op.MatMul(weights, value))
+        return op.Concat(*mixed, axis=2)
+
+    return blocked_attention
+
+
+def _mark_attention(model: onnx.ModelProto) -> None:
+    """Keep feature maps and their sums over tokens in float32, and softmax attention in blocks.
+
+    Next to what surrounds them maps cost nothing, and onnxruntime has no int8 product with a weight for each head. Of
+    blocks, some have no queries while scales are calibrated.
     """
     for node in model.graph.node:
         made_by = {entry.key: entry.value for entry in node.metadata_props}.get(CLASS_HIERARCHY, "")
-        if FeatureMaps.__qualname__ in made_by:
+        if FeatureMaps.__qualname__ in made_by or BLOCKS in made_by:
             node.name = IN_FLOAT + node.name
 
 

@@ -12,6 +12,9 @@ from scripts.console import BadInput
 RESULT = "result.json"
 """In a cell's folder, once it has run: what it is, and what was found."""
 
+FACTS = "cell.json"
+"""In a cell's folder, once it was begun: what it is."""
+
 Found = dict[str, Any]
 
 
@@ -40,7 +43,7 @@ def run_cells(
         progress: told the cell, how many are done, and how many there are.
 
     Raises:
-        BadInput: a folder holds the result of a cell with other facts.
+        BadInput: a folder holds the result, or the beginning, of a cell with other facts.
     """
     began, found = time.monotonic(), {}
     for number, cell in enumerate(cells):
@@ -50,17 +53,34 @@ def run_cells(
             found[cell.name] = _read(path, cell)
         elif minutes is None or time.monotonic() - began < 60 * minutes:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _claim(path.with_name(FACTS), cell)
             found[cell.name] = measure(cell, path.parent)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps({"cell": dict(cell.facts), "found": found[cell.name]}, indent=2), "utf-8")
-            partial.replace(path)
+            _write(path, {"cell": dict(cell.facts), "found": found[cell.name]})
     progress("done", len(found), len(cells))
     return found
 
 
 def _read(path: Path, cell: Cell) -> Found:
     held = json.loads(path.read_text("utf-8"))
-    if held["cell"] != json.loads(json.dumps(dict(cell.facts))):
-        raise BadInput(f"{path} is of another study ({held['cell']}, not {dict(cell.facts)}); name another --output")
+    _check(path, held["cell"], cell)
     found: Found = held["found"]
     return found
+
+
+def _claim(path: Path, cell: Cell) -> None:
+    """Write what a cell is before it begins, or see that it was begun as the same."""
+    if path.exists():
+        _check(path, json.loads(path.read_text("utf-8")), cell)
+    else:
+        _write(path, dict(cell.facts))
+
+
+def _check(path: Path, held: Any, cell: Cell) -> None:
+    if held != json.loads(json.dumps(dict(cell.facts))):
+        raise BadInput(f"{path} is of another study ({held}, not {dict(cell.facts)}); name another --output")
+
+
+def _write(path: Path, value: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2), "utf-8")
+    partial.replace(path)

@@ -5,7 +5,7 @@ What a token costs is computing time, of all threads together: other programs on
 
 import multiprocessing
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 import onnxruntime as ort
 
 from scripts.studies.cells import Cell, Found
+from scripts.studies.memory import beside, forget_peak, peak_mib
+from scripts.studies.plot import Axes, Dot, Series, lines
 
-STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 PASSES = 3
 """At least so many are timed, after one that is not."""
 
@@ -40,8 +41,8 @@ def _passes(graph: Path, tokens: int, threads: int, seconds: float) -> Found:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    _forget_peak()
-    before = _peak_mib()
+    forget_peak()  # loading a graph takes more than it leaves
+    before = peak_mib()
     ids = np.random.default_rng(0).integers(5, 50, (1, tokens))  # words of any vocabulary
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     session.run(["sentence_embedding"], inputs)
@@ -56,21 +57,8 @@ def _passes(graph: Path, tokens: int, threads: int, seconds: float) -> Found:
         "milliseconds": round(1000 * float(np.median(taken)), 3),
         "microseconds_per_token": round(1e6 * float(np.median(computed)) / tokens, 2),
         "passes": len(taken),
-        "mib_beside_weights": None if before is None else round((_peak_mib() or before) - before, 1),
+        "mib_beside_weights": beside(before),
     }
-
-
-def _forget_peak() -> None:
-    """Begin anew to note the most memory that this process held: loading a graph takes more than it leaves."""
-    if FORGET.exists():
-        FORGET.write_text("5")
-
-
-def _peak_mib() -> float | None:
-    """The most memory that this process held; None where the system does not tell (it is Linux that does)."""
-    # not getrusage: its figure survives exec, and would be that of the process which started this one
-    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def table(
@@ -110,3 +98,49 @@ def summary(found: Mapping[str, Found], kinds: Sequence[str], lengths: Sequence[
         faster = [n for n in softmax if n > max(slower, default=0)]
         told[kind] = {"spread": spread} | ({} if kind == "softmax" else {"faster_from": min(faster, default=None)})
     return told
+
+
+def pictures(found: Mapping[str, Found], kinds: Sequence[str], lengths: Sequence[int]) -> dict[str, tuple[str, str]]:
+    """By file name, what a picture shows, and the picture; those for which there is nothing to draw are left out."""
+    every = [
+        ("cost-time.svg", "Computing time of a token, as texts get longer", "CPU µs/token", "microseconds_per_token"),
+        ("cost-memory.svg", "Memory of one pass beside the weights", "MiB", "mib_beside_weights"),
+    ]
+    drawn = {}
+    for file, title, upwards, figure in every:
+        shown = [
+            Series(kind, [Dot(n, y) for n in lengths if (y := found.get(f"{kind}-{n}", {}).get(figure))])
+            for kind in kinds
+        ]
+        if any(series.dots for series in shown):
+            axes = Axes(title, "tokens of a text", upwards, doubling=True, powers=True)
+            drawn[file] = title, lines(axes, shown)
+    return drawn
+
+
+def markdown(
+    found: Mapping[str, Found], kinds: Sequence[str], lengths: Sequence[int], threads: int, drawn: Mapping[str, str]
+) -> str:
+    """The page of the study: its table, and its pictures by file name."""
+    columns, rows = table(found, kinds, lengths)
+
+    def page() -> Iterator[str]:
+        yield "# What a token costs\n"
+        yield HOW.format(threads=threads)
+        for row in (columns, ["---"] * len(columns), *rows):
+            yield "| " + " | ".join(row) + " |"
+        yield ""
+        for kind, facts in summary(found, kinds, lengths).items():
+            yield f"- {kind}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
+        for file, title in drawn.items():
+            yield f"\n![{title}]({file})"
+
+    return "\n".join(page()) + "\n"
+
+
+HOW = """\
+One text at a time, all layers with one kind of attention, fp32, onnxruntime on {threads} threads. Computing is the time
+of all threads together; memory is what a pass takes beside the weights. *Spread*: how far the cost of a token departs
+from its mean over lengths from 512, in percent; *faster from*: the length from which on a linear kind costs less than
+softmax.
+"""

@@ -17,9 +17,11 @@ from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation
 from model.training.recipes import NetworkRecipe, Stage
 from model.training.runs import train_network
-from scripts.evaluation.bootstrap import Estimate, Samples, draw
-from scripts.evaluation.metrics import Floats, pearson, spearman
+from scripts.evaluation.bootstrap import Estimate, Samples
+from scripts.evaluation.metrics import Floats, pearson
+from scripts.studies.answers import keep, samples
 from scripts.studies.cells import Cell, Found
+from scripts.studies.plot import Axes, Dot, Series, lines
 
 Style = Literal["dse", "tinybert", "minilm", "distilbert"]
 
@@ -29,9 +31,6 @@ STYLES: dict[Style, ImitationRecipe | None] = {
     "minilm": ImitationRecipe(weights={"last-attention": 1.0, "value-relation": 1.0}),
     "distilbert": ImitationRecipe(weights={"soft-targets": 5.0, "mlm": 2.0, "hidden-cosine": 1.0}),
 }
-
-ANSWERS = "answers.npz"
-"""In a cell's folder: the cosine of every dev and test pair, and its gold."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -62,11 +61,13 @@ class Student:
         return cls(*(cell.facts[fact] for fact in ("style", "attention", "layers", "top")))
 
 
-def students(kinds: Sequence[AttentionKind], styles: Sequence[Style], layers: Sequence[int]) -> list[Student]:
-    """Every kind of attention at every depth; the deepest with it in its top layers alone; softmax in other styles."""
+def students(
+    kinds: Sequence[AttentionKind], styles: Sequence[Style], layers: Sequence[int], mixed_kinds: Sequence[AttentionKind]
+) -> list[Student]:
+    """Every kind of attention at every depth; the deepest with some in its top layers; softmax in other styles."""
     plain = [Student("dse", kind, depth, depth) for depth in layers for kind in kinds]
     deepest = max(layers)
-    mixed = [Student("dse", kind, deepest, top) for kind in kinds if kind != "softmax" for top in range(1, deepest)]
+    mixed = [Student("dse", kind, deepest, top) for kind in mixed_kinds for top in range(1, deepest)]
     others = [Student(style, "softmax", depth, depth) for style in styles if style != "dse" for depth in layers]
     return plain + mixed + others
 
@@ -116,15 +117,16 @@ def train_and_judge(
     found: Found = {"train_cpu_seconds": round(seconds), "parameters": sum(p.numel() for p in student.parameters())}
     answers: dict[str, Any] = {}
     for split, pairs in (("dev", data.dev), ("test", data.test)):
-        answers[split] = _cosines(student, pairs)
+        answers[split] = cosines(student, pairs)
         answers[f"{split}_gold"] = np.array([pair.gold for pair in pairs])
         judged = Correlation.of(answers[split], answers[f"{split}_gold"])
         found[split] = {"pearson": judged.pearson, "spearman": judged.spearman}
-    np.savez(folder / ANSWERS, **answers)
+    keep(folder, answers)
     return found
 
 
-def _cosines(student: BiEncoder, pairs: Sequence[Pair]) -> Floats:
+def cosines(student: BiEncoder, pairs: Sequence[Pair]) -> Floats:
+    """(pairs,) what a student says of pairs."""
     left, right = (student.embed_all(texts) for texts in ([p.left for p in pairs], [p.right for p in pairs]))
     return (left.double() * right.double()).sum(-1).numpy()
 
@@ -152,7 +154,7 @@ def rows(cells: Sequence[Cell], found: Mapping[str, Found], folder: Path) -> lis
     for cell in cells:
         if cell.name in found:
             groups.setdefault(Student.of(cell), []).append(cell)
-    drawn = {student: _samples(folder, of_student) for student, of_student in groups.items()}
+    drawn = {student: samples(folder, of_student) for student, of_student in groups.items()}
     softmax = [student for student in groups if (student.style, student.attention) == ("dse", "softmax")]
     reference = max(softmax, key=lambda student: student.layers, default=None)
     return [
@@ -168,16 +170,6 @@ def rows(cells: Sequence[Cell], found: Mapping[str, Found], folder: Path) -> lis
     ]
 
 
-def _samples(folder: Path, cells: Sequence[Cell]) -> dict[str, Samples]:
-    """The mean over seeds of each figure, over the same resamples of the test pairs for every student."""
-    of_seeds = []
-    for cell in cells:
-        with np.load(folder / cell.name / ANSWERS) as held:
-            scores, gold = held["test"], held["test_gold"]
-        of_seeds.append(draw({"pearson": pearson(scores, gold), "spearman": spearman(scores, gold)}, len(gold)))
-    return {name: np.mean([samples[name] for samples in of_seeds], axis=0) for name in ("pearson", "spearman")}
-
-
 def _difference(mine: Mapping[str, Samples], reference: Mapping[str, Samples] | None) -> Estimate:
     if reference is None:
         return Estimate(None, None, None)
@@ -188,29 +180,57 @@ def _spread(figures: Sequence[float]) -> float | None:
     return round(float(np.std(figures, ddof=1)), 2) if len(figures) > 1 else None
 
 
-def depth_correlations(cells: Sequence[Cell], found: Mapping[str, Found]) -> dict[str, float]:
-    """By style and attention: Pearson's correlation of a student's layers with its Spearman on test, over all seeds."""
-    told = {}
-    points: dict[str, list[tuple[int, float]]] = {}
+@dataclass(frozen=True)
+class Correlated:
+    """Pearson's correlation, its 95 % bootstrap interval, and of how many students; None where it is not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    students: int
+
+    @classmethod
+    def of(cls, drawn: Samples, students: int) -> Self:
+        """The correlation of the students as they are, then of each resample."""
+        estimate = Estimate.of(drawn)  # in points
+        in_points = estimate.value, estimate.low, estimate.high
+        value, low, high = (None if one is None else round(one / 100, 4) for one in in_points)
+        return cls(value, low, high, students)
+
+    def __str__(self) -> str:
+        return "none" if self.value is None else f"{self.value:.3f} [{self.low}, {self.high}]"
+
+
+def depth_correlations(cells: Sequence[Cell], found: Mapping[str, Found], folder: Path) -> dict[str, Correlated]:
+    """By style and attention: how a student's layers correlate with its Spearman on test, over all seeds.
+
+    The interval is of resamples of the test pairs: in each, every student is judged on the same pairs.
+    """
+    groups: dict[str, list[Cell]] = {}
     for cell in cells:
         student = Student.of(cell)
         if cell.name in found and student.top == student.layers:
-            name = f"{student.style}-{student.attention}"
-            points.setdefault(name, []).append((student.layers, found[cell.name]["test"]["spearman"]))
-    for name, of_name in points.items():
-        layers, figures = np.array(of_name).T
-        if len(set(layers)) > 1 and figures.std() > 0:
-            told[name] = round(float(np.corrcoef(layers, figures)[0, 1]), 3)
+            groups.setdefault(f"{student.style}-{student.attention}", []).append(cell)
+    told = {}
+    for name, of_name in groups.items():
+        layers = np.array([Student.of(cell).layers for cell in of_name], np.float64)
+        if len(set(layers)) > 1:
+            drawn = np.array([samples(folder, [cell])["spearman"] for cell in of_name])  # (cells, samples)
+            ones = np.ones((1, len(layers)), np.int64)
+            correlated = np.array([pearson(layers, figures)(ones)[0] for figures in drawn.T])
+            told[name] = Correlated.of(correlated, len(of_name))
     return told
 
 
-def markdown(found_rows: Sequence[Row], correlations: Mapping[str, float], budget: str) -> str:
-    """The page of the study: its table, what correlates, and what it was allowed to cost."""
+def markdown(
+    found_rows: Sequence[Row], correlations: Mapping[str, Correlated], budget: str, pictures: Mapping[str, str]
+) -> str:
+    """The page of the study: its table, what correlates, what it was allowed to cost, and its pictures by file name."""
 
     def interval(estimate: Estimate) -> str:
         return "" if estimate.value is None else f"{estimate.value:.2f} [{estimate.low}, {estimate.high}]"
 
-    def lines() -> Iterator[str]:
+    def page() -> Iterator[str]:
         yield "# Depth and attention on STS-B\n"
         yield budget + "\n"
         yield "Test split, mean over seeds; in brackets, 95 % bootstrap intervals over pairs. `behind`: Spearman below"
@@ -223,7 +243,42 @@ def markdown(found_rows: Sequence[Row], correlations: Mapping[str, float], budge
             cells = [f"{student.style}, {student.attention}", student.layers, linear, row.seeds]
             cells += [interval(row.pearson), interval(row.spearman), interval(row.behind)]
             yield "| " + " | ".join(map(str, [*cells, "" if row.spread is None else row.spread])) + " |"
-        yield "\nCorrelation of depth with Spearman, over all seeds: "
-        yield ", ".join(f"{name} {value:.3f}" for name, value in correlations.items()) + "."
+        yield "\nPearson's correlation of layers with Spearman, over all seeds: "
+        yield "; ".join(f"{name} {value}" for name, value in correlations.items()) + "."
+        for file, title in pictures.items():
+            yield f"\n![{title}]({file})"
 
-    return "\n".join(lines()) + "\n"
+    return "\n".join(page()) + "\n"
+
+
+def pictures(found_rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
+    """By file name, what a picture shows, and the picture; those for which there is nothing to draw are left out."""
+    whole: dict[str, list[Dot]] = {}
+    mixed: dict[str, list[Dot]] = {}
+    deepest = max((row.student.layers for row in found_rows), default=0)
+    for row in sorted(found_rows, key=lambda row: (row.student.layers, row.student.top)):
+        student, figure = row.student, row.spearman
+        if figure.value is None:
+            continue
+        name = student.attention if student.style == "dse" else f"softmax, as {student.style}"
+        if student.top == student.layers:
+            dots = whole.setdefault(name, [])
+            dots.append(Dot(student.layers, figure.value, figure.low, figure.high))
+        if student.style == "dse" and student.layers == deepest and student.attention != "softmax":
+            mixed.setdefault(name, []).append(Dot(student.top, figure.value, figure.low, figure.high))
+        if (student.style, student.attention, student.layers) == ("dse", "softmax", deepest):
+            mixed["softmax"] = [Dot(0, figure.value, figure.low, figure.high)]
+    every = [
+        ("depth-layers.svg", "Spearman on STS-B test, by depth", "layers", whole),
+        (
+            "depth-top.svg",
+            f"Spearman on STS-B test, by how many of {deepest} layers are linear",
+            "linear layers",
+            mixed,
+        ),
+    ]
+    return {
+        file: (title, lines(Axes(title, across, "Spearman"), [Series(name, dots) for name, dots in of.items()]))
+        for file, title, across, of in every
+        if of
+    }

@@ -60,10 +60,14 @@ def test_costs_are_measured_from_weights_to_table(tmp_path: Path) -> None:
 
     init = write_pretrained(tmp_path / "bert")
     options = ["--init", init, "-o", tmp_path / "study", "--tokens", "8", "--attention", "relu", "--seconds", "0"]
-    report = json.loads(dse("study", "cost", *options, "--threads", "1", "--json"))
+    options += ["--threads", "1", "--page", tmp_path / "cost.md"]
+    report = json.loads(dse("study", "cost", *options, "--json"))
     assert set(report["cells"]) == {"relu-8"}
     assert report["cells"]["relu-8"]["milliseconds"] > 0
     assert json.loads((tmp_path / "study" / "cost.json").read_text()) == report
+    figure = f"{report['cells']['relu-8']['microseconds_per_token']:.1f}"
+    assert f"| 8 | {figure} | " in (tmp_path / "cost.md").read_text()
+    assert (tmp_path / "cost-time.svg").exists()
 
 
 def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
@@ -91,6 +95,13 @@ def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "study" / "depth.json").read_text())
     assert set(report["cells"]) == {f"{name}-seed5" for name in names}
     assert set(report["correlations"]) == {"dse-softmax", "dse-hedgehog", "minilm-softmax"}
+    figures = [report["cells"][f"dse-softmax-{layers}-seed5"]["test"]["spearman"] for layers in (1, 2)]
+    told = report["correlations"]["dse-softmax"]
+    assert told["students"] == 2
+    assert told["value"] == (1.0 if figures[0] < figures[1] else -1.0)  # two students lie on a line
+    assert {told["low"], told["high"]} <= {-1.0, 1.0}
+    assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["depth-layers.svg", "depth-top.svg"]
+    assert "](depth-layers.svg)" in page
     kinds = {
         name: json.loads((tmp_path / "study" / f"{name}-seed5" / "run" / "config.json").read_text())["attention_kinds"]
         for name in names
@@ -105,6 +116,16 @@ def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
     assert (tmp_path / "page.md").read_text() + "\n" == page
     again = dse("study", "depth", *options)  # everything is only read
     assert again == page
+
+
+def test_what_was_begun_as_another_cell_is_not_gone_on_with(tmp_path: Path) -> None:
+    def stopped(cell: Cell, folder: Path) -> dict[str, int]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(CELLS, tmp_path, stopped, None, lambda *_: None)
+    with pytest.raises(BadInput, match=r"cell\.json is of another study"):
+        run_cells([Cell("a", {"number": 9})], tmp_path, stopped, None, lambda *_: None)
 
 
 def test_an_attention_that_there_is_not_is_refused(tmp_path: Path) -> None:

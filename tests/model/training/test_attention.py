@@ -9,13 +9,15 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertModel
 
 from model.faults import TrainingFault
-from model.training.attention import MIXED, PLAIN, FeatureMaps, MixedBert, as_softmax, feature_maps
+from model.tokens import SentenceTokenizer
+from model.training.attention import BLOCK, BLOCKED, MIXED, PLAIN, FeatureMaps, MixedBert, as_softmax, feature_maps
 from model.training.attention_recipe import AttentionKind, AttentionRecipe, PositionRecipe, attention_of
 from model.training.graphs import to_onnx
 from model.training.networks import BiEncoder, load_network, make_network, save_network
@@ -24,6 +26,7 @@ from model.training.pairs import Pair
 from model.training.quantise import IN_FLOAT
 from model.training.recipes import NetworkRecipe
 from model.training.trainer import Material, train_stage
+from tests import tiny
 from tests.model.training.tiny_training import bert, network
 
 LINEAR: list[AttentionKind] = ["elu", "relu", "hedgehog"]
@@ -132,7 +135,7 @@ def test_a_query_that_no_key_answers_gets_zeros() -> None:
     assert torch.equal(FeatureMaps("relu", 1, DIM)(q, k, q, None), torch.zeros(1, 1, 3, DIM))
 
 
-@pytest.mark.parametrize("implementation", [MIXED, PLAIN])
+@pytest.mark.parametrize("implementation", [MIXED, PLAIN, BLOCKED])
 def test_softmax_layers_are_those_of_transformers(implementation: str) -> None:
     body, plain = mixed("softmax", "softmax"), bert().eval()
     body.set_attn_implementation(implementation)
@@ -142,7 +145,7 @@ def test_softmax_layers_are_those_of_transformers(implementation: str) -> None:
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("implementation", [MIXED, PLAIN])
+@pytest.mark.parametrize("implementation", [MIXED, PLAIN, BLOCKED])
 @pytest.mark.parametrize("kinds", [*((kind, kind) for kind in LINEAR), ("softmax", "elu"), ("hedgehog", "softmax")])
 def test_padding_does_not_show(kinds: tuple[AttentionKind, ...], implementation: str) -> None:
     body = mixed(*kinds)
@@ -194,6 +197,43 @@ def test_nothing_that_is_made_grows_faster_than_the_text(kind: AttentionKind) ->
         long.extend_positions(PositionRecipe(tokens=2048))
     assert largest(body, 2048) == 2 * largest(body, 1024)
     assert largest(square, 2048) == 4 * largest(square, 1024)
+
+
+def test_training_on_long_texts_makes_no_square_of_tokens_either() -> None:
+    sizes = []
+    for tokens in (1024, 2048):
+        body = mixed("softmax", "softmax").train()
+        body.extend_positions(PositionRecipe(tokens=2048))
+        for layer in body.encoder.layer:
+            layer.attention.self.dropout.p = 0.0  # as a recipe has it that does not ask for attention_dropout
+        mask = torch.ones(2, tokens, dtype=torch.long)
+        mask[1, 700:] = 0
+        with Largest() as seen:
+            body(input_ids=ids(2, tokens), attention_mask=mask).last_hidden_state.sum().backward()
+        sizes.append(seen.elements)
+    assert sizes[1] == 2 * sizes[0]
+
+
+def test_a_graph_for_long_texts_looks_from_some_tokens_at_a_time() -> None:
+    body = mixed("softmax", "elu")
+    body.extend_positions(PositionRecipe(tokens=2 * BLOCK + 100))
+    model = to_onnx(BiEncoder(body, None, SentenceTokenizer(tiny.tokenizer(), 2 * BLOCK + 100)), 2 * BLOCK + 100)
+    weights = [node.output[0] for node in model.graph.node if node.op_type == "Softmax"]
+    assert len(weights) == 3
+    multiplied = [node for node in model.graph.node if node.op_type == "MatMul" and {*node.input} & {*weights}]
+    assert all(node.name.startswith(IN_FLOAT) for node in multiplied)
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in weights)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    body.set_attn_implementation(PLAIN)
+    for tokens, rows in ((3, [3, 0, 0]), (BLOCK, [BLOCK, 0, 0]), (BLOCK + 1, [BLOCK, 1, 0]), (1100, [512, 512, 76])):
+        texts, mask = ids(2, tokens), torch.ones(2, tokens, dtype=torch.long)
+        mask[1, tokens // 2 + 1 :] = 0
+        with torch.no_grad():
+            expected = body(input_ids=texts, attention_mask=mask).last_hidden_state[mask.bool()]
+        inputs = {"input_ids": texts.numpy(), "attention_mask": mask.numpy()}
+        found, *made = session.run(["last_hidden_state", *weights], inputs)
+        np.testing.assert_allclose(found[mask.bool().numpy()], expected, atol=1e-5)
+        assert [one.shape for one in made] == [(2, 4, of_block, tokens) for of_block in rows]
 
 
 def test_half_precision_sums_in_float32() -> None:

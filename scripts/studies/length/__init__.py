@@ -1,0 +1,1 @@
+"""dse study length: students as texts get longer."""
