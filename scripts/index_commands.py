@@ -9,7 +9,7 @@ import typer
 
 from index.location import read_location
 from scripts.console import BadInput, batches, print_json, print_table, progress_bar, read_lines, read_settings
-from scripts.options import BundleOption, JsonOption
+from scripts.options import BundleOption, InputsArgument, JsonOption
 from scripts.use_commands import read_queries
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ PlaceArgument = Annotated[str, typer.Argument(metavar="INDEX", help="A folder, o
 WorkOption = Annotated[
     Path | None,
     typer.Option(help="Where what is on its way to Milvus is kept.", show_default="./NAME.build"),
-]
-InputsArgument = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help=".jsonl, .csv, .tsv, .txt (also .gz), .parquet, or -")
 ]
 IdColumnOption = Annotated[str, typer.Option(help="Column or field that holds the id.")]
 TextColumnOption = Annotated[str, typer.Option(help="Column or field that holds the text.")]
@@ -89,8 +86,8 @@ def build(
     if rejects is not None:
         if on_error is OnError.STOP:
             raise BadInput("--rejects needs --on-error skip")
-        if any(rejects.resolve() == path.resolve() for path in inputs):
-            raise BadInput(f"{rejects} is an input; give --rejects another file")
+        if any(rejects.resolve().is_relative_to(Path(given).resolve()) for given in inputs):
+            raise BadInput(f"{rejects} is an input, or in one; give --rejects another file")
     place, settings = read_location(output), read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     head = head_vectors(student) if rank_by == RankBy.HEAD else None
