@@ -7,8 +7,10 @@ FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python3 -m venv /opt/dse
 COPY constraints.txt pyproject.toml README.md LICENSE NOTICE ./
+# Of the package, separated by spaces: milvus for an index there, parquet for building from such files.
+ARG EXTRAS=""
 # Dependencies first, so that a change of code does not fetch them again.
-RUN /opt/dse/bin/python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml','rb'))['project']['dependencies']))" > requirements.txt \
+RUN /opt/dse/bin/python -c "import sys, tomllib; project = tomllib.load(open('pyproject.toml','rb'))['project']; print('\n'.join(project['dependencies'] + [line for extra in sys.argv[1:] for line in project['optional-dependencies'][extra]]))" $EXTRAS > requirements.txt \
     && /opt/dse/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 COPY app ./app
 COPY model ./model

@@ -34,11 +34,12 @@ test-serving: ## run the tests where torch was never installed, as it is where t
 	! $(VENV)-serving/bin/python -c "import torch" 2>/dev/null
 	$(VENV)-serving/bin/python -m pytest --ignore tests/page --ignore tests/index/test_crashes.py # make test has these
 
-test-scale: ## run the tests of an index in Milvus, with a server that speaks its protocol, in an environment of their own
+test-scale: ## run the tests of more than one machine (Milvus, Ray, deploy/) with what they need, in an environment of its own
 	$(PYTHON) -m venv $(VENV)-scale
 	$(VENV)-scale/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parquet,scale]'
 	$(VENV)-scale/bin/python -m pytest tests/index/test_contract.py tests/index/test_milvus.py \
-		tests/index/test_milvus_filters.py tests/app/test_milvus.py
+		tests/index/test_milvus_filters.py tests/app/test_milvus.py tests/index/test_ray_workers.py \
+		tests/test_deploy.py
 
 test-interop: ## load the shipped student with sentence-transformers, in an environment of its own
 	$(PYTHON) -m venv $(VENV)-interop

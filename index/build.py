@@ -69,6 +69,7 @@ def build(
     share_read: Callable[[], float | None] = lambda: None,
     watcher: Watcher | None = None,
     encode_batches: EncodeBatches | None = None,
+    workers: int = 1,
     publish: Publish | None = None,
 ) -> GenerationManifest:
     """Embed documents and publish them as the next generation of the index in ``folder``.
@@ -91,6 +92,7 @@ def build(
         share_read: how much of the input has been read, 0..1, for estimates; None where that is not known.
         watcher: told how it goes.
         encode_batches: a faster ``encode`` of many batches, if the encoder has one.
+        workers: how many batches it embeds in the time of one.
         publish: where it goes, if not into ``folder``, which then holds what is embedded until that is done.
 
     Raises:
@@ -106,7 +108,7 @@ def build(
     batchwise = encode_batches or (lambda batches: map(encode, batches))
     try:
         with unfinished_build(folder, job, resume) as work:
-            rows = _Rows(work, recipe, search, batchwise, rejects, share_read, watcher)
+            rows = _Rows(work, recipe, search, batchwise, workers, rejects, share_read, watcher)
             rows.write(documents)
             measured = {"build": work.job.build, "resumed": rows.resumed}
             if publish is not None:
@@ -162,13 +164,15 @@ class _Rows:
         recipe: str | None,
         search: SearchWanted,
         encode_batches: EncodeBatches,
+        workers: int,
         rejects: Rejects | None,
         share_read: Callable[[], float | None],
         watcher: Watcher,
     ) -> None:
         self.count = self.shards = self.resumed = 0
         self.documents_file = work.folder / DOCUMENTS_FILE
-        self._work, self._recipe, self._search, self._encode_batches = work, recipe, search, encode_batches
+        self._work, self._recipe, self._search = work, recipe, search
+        self._encode_batches, self._workers = encode_batches, workers
         self._rejects, self._share_read, self._watcher = rejects, share_read, watcher
         self._awaited: deque[tuple[int, NDArray[np.uint8]]] = deque()  # number and digests of shards to embed
         self._expected: int | None = None
@@ -277,7 +281,7 @@ class _Rows:
             sample = [document.text for document in first[:: max(1, len(first) // SAMPLE)]]
             started = time.monotonic()
             list(self._encode_batches([sample]))
-            seconds = (time.monotonic() - started) / len(sample)
+            seconds = (time.monotonic() - started) / len(sample) / self._workers
         needed = needs(first, self._expected, self._work.job.dims, self._recipe, self._search, seconds)
         self._watcher.needs(needed)
         written = sum(path.stat().st_size for path in self._work.folder.iterdir())

@@ -160,6 +160,7 @@ def build(
     share_read: Callable[[], float | None] = lambda: None,
     watcher: Watcher | None = None,
     encode_batches: EncodeBatches | None = None,
+    workers: int = 1,
 ) -> GenerationManifest:
     """Embed documents, load them into Milvus, and make them the live generation.
 
@@ -167,7 +168,7 @@ def build(
     They replace whatever was there, what is written meanwhile included; :func:`rebuild` keeps that.
 
     Args:
-        documents, encode, dims, encoder, search, resume, rejects, share_read, watcher, encode_batches: as for
+        documents, encode, dims, encoder, search, resume, rejects, share_read, watcher, encode_batches, workers: as for
             :func:`index.build.build`.
         server: that holds the index, new or existing.
         work: a folder for what is embedded; removed once it is loaded.
@@ -204,6 +205,7 @@ def build(
             share_read=share_read,
             watcher=watcher,
             encode_batches=encode_batches,
+            workers=workers,
             publish=publish,
         )
     finally:

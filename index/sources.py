@@ -9,22 +9,19 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 from index.documents import Document
 from index.durable import fsync
+from index.files import InputFile, files_at
+from index.files import SourceError as SourceError
 
 MAX_CELL = 2**31 - 1  # characters; the csv module stops at 131,072 unless told
 MAX_METADATA_DEPTH = 64
-TEXT_SUFFIXES = (".jsonl", ".csv", ".tsv", ".txt")
-SUFFIXES = (*TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES), ".parquet")
-
-
-class SourceError(ValueError):
-    """An input that cannot be read; the message names the file, the line and what is wrong there."""
+STANDARD_INPUT = "-"
 
 
 class BadLine(SourceError):
@@ -104,29 +101,33 @@ class _Line:
 class Inputs:
     """Every document of some inputs, in order, without holding more than one in memory.
 
-    A document without an id is given its place as one: ``folder/name.txt:17``, the path as it was given. A line of
-    .txt is a document. ``-`` reads JSON lines from standard input. Iterating raises :class:`SourceError` where an
-    input is missing, empty, of an unknown kind or broken, and, unless there are rejects to put it among, where a line
-    is not a document.
+    An input is a file, a folder of shards, or a URL of either (:func:`~index.files.files_at`). A document without an
+    id is given its place as one: ``folder/name.txt:17``, the path as it was given. A line of .txt is a document. ``-``
+    reads JSON lines from standard input. Iterating raises :class:`SourceError` where an input is missing, empty, of an
+    unknown kind or broken, and, unless there are rejects to put it among, where a line is not a document.
     """
 
-    def __init__(self, paths: Sequence[Path], columns: Columns = Columns(), rejects: Rejects | None = None) -> None:
-        self._paths, self._columns, self._rejects = list(paths), columns, rejects
+    def __init__(
+        self, inputs: Sequence[str | Path], columns: Columns = Columns(), rejects: Rejects | None = None
+    ) -> None:
+        self._inputs, self._columns, self._rejects = [str(given) for given in inputs], columns, rejects
         self._done = 0  # bytes of the inputs that are behind
         self._tell: Callable[[], int] = int  # where in the present one we are
 
     def share_read(self) -> float | None:
         """How much of the inputs' bytes has been read, 0..1; None if that is not known, as of standard input."""
+        if STANDARD_INPUT in self._inputs:
+            return None
         try:
-            total = sum(path.stat().st_size for path in self._paths)
-        except OSError:
+            total = sum(file.size() for _, files in self._files for file in files)
+        except (OSError, SourceError):
             return None
         return min(1.0, (self._done + self._tell()) / total) if total else None
 
     def __iter__(self) -> Iterator[SourcedDocument]:
-        for path in self._paths:
+        for given, files in self._files:
             found = False
-            with closing(self._lines(path)) as lines:  # now, not when the garbage is collected
+            with closing(self._lines(files)) as lines:  # now, not when the garbage is collected
                 for line in lines:
                     found = True
                     try:
@@ -138,51 +139,55 @@ class Inputs:
                         continue
                     yield SourcedDocument(document, line.place, line.raw)
             if not found:
-                raise SourceError(f"{path}: no documents in it")
+                raise SourceError(f"{given}: no documents in it")
 
-    def _lines(self, path: Path) -> Generator[_Line]:
-        if str(path) == "-":
-            if sys.stdin is None or sys.stdin.closed:
-                raise SourceError("standard input is closed; give a file, or pipe JSON lines into it")
-            stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="\n")
-            yield from _json_lines(stream, "standard input", self._columns)
-            return
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        kind = "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
-        if kind not in SUFFIXES:
-            raise SourceError(f"{path}: of a kind that is not read; give one of {', '.join(SUFFIXES)} or -")
-        try:
-            with path.open("rb") as raw:
-                self._tell = raw.tell
-                yield from self._of_kind(kind, raw, path)
-            self._tell = int
-            self._done += path.stat().st_size
-        except OSError as error:
-            raise SourceError(f"{path}: {error.strerror or error}") from error
+    @cached_property
+    def _files(self) -> list[tuple[str, list[InputFile]]]:
+        """Of each input; standard input is none."""
+        return [(given, [] if given == STANDARD_INPUT else files_at(given)) for given in self._inputs]
 
-    def _of_kind(self, kind: str, raw: IO[bytes], path: Path) -> Iterator[_Line]:
-        if kind == ".parquet":
-            yield from _parquet(raw, path, self._columns)
+    def _lines(self, files: Sequence[InputFile]) -> Generator[_Line]:
+        if not files:
+            yield from self._of_standard_input()
+        for file in files:
+            try:
+                with file.open() as raw:
+                    self._tell = raw.tell
+                    yield from self._of(file, raw)
+                self._tell = int
+                self._done += file.size()
+            except OSError as error:
+                raise SourceError(f"{file.name}: {error.strerror or error}") from error
+
+    def _of_standard_input(self) -> Iterator[_Line]:
+        if sys.stdin is None or sys.stdin.closed:
+            raise SourceError("standard input is closed; give a file, or pipe JSON lines into it")
+        stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="\n")
+        yield from _json_lines(stream, "standard input", self._columns)
+
+    def _of(self, file: InputFile, raw: IO[bytes]) -> Iterator[_Line]:
+        if file.kind == ".parquet":
+            yield from _parquet(raw, file.name, self._columns)
             return
-        plain: Any = gzip.GzipFile(fileobj=raw) if kind.endswith(".gz") else raw
-        kind = kind.removesuffix(".gz")
+        plain: Any = gzip.GzipFile(fileobj=raw) if file.kind.endswith(".gz") else raw
+        kind = file.kind.removesuffix(".gz")
         newline = "" if kind in (".csv", ".tsv") else "\n"
         with io.TextIOWrapper(plain, "utf-8-sig", newline=newline) as lines:
             if kind == ".jsonl":
-                yield from _json_lines(lines, str(path), self._columns)
+                yield from _json_lines(lines, file.name, self._columns)
             elif kind == ".txt":
-                yield from _text_lines(lines, path)
+                yield from _text_lines(lines, file.name)
             else:
-                yield from _table(lines, path, self._columns, "\t" if kind == ".tsv" else ",")
+                yield from _table(lines, file.name, self._columns, "\t" if kind == ".tsv" else ",")
 
 
-def read_documents(paths: Sequence[Path], columns: Columns = Columns()) -> Iterator[SourcedDocument]:
+def read_documents(inputs: Sequence[str | Path], columns: Columns = Columns()) -> Iterator[SourcedDocument]:
     """Every document of the inputs, in order; a line that is not one is an error.
 
     Raises:
         SourceError: an input is missing, empty, of an unknown kind, or has a line that is not a document.
     """
-    return iter(Inputs(paths, columns))
+    return iter(Inputs(inputs, columns))
 
 
 def _decoded(lines: Iterable[str], name: str) -> Iterator[tuple[int, str]]:
@@ -221,21 +226,21 @@ def _json_document(line: str, place: str, columns: Columns) -> Document:
     return _document(id_, text, metadata, columns)
 
 
-def _text_lines(lines: Iterable[str], path: Path) -> Iterator[_Line]:
-    for number, line in _decoded(lines, str(path)):
+def _text_lines(lines: Iterable[str], name: str) -> Iterator[_Line]:
+    for number, line in _decoded(lines, name):
         if text := line.strip():
-            place = f"{path}:{number}"
+            place = f"{name}:{number}"
             yield _Line(place, line.rstrip("\r\n"), partial(_document, place, text, {}, Columns()))
 
 
-def _table(lines: Iterable[str], path: Path, columns: Columns, delimiter: str) -> Iterator[_Line]:
+def _table(lines: Iterable[str], name: str, columns: Columns, delimiter: str) -> Iterator[_Line]:
     # A tab-separated file has no quoting here: a quotation mark is an ordinary character.
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     csv.field_size_limit(MAX_CELL)
     raw: list[str] = []  # the lines of the row that is being read: a quoted cell may hold several
 
     def kept() -> Iterator[str]:
-        for _, line in _decoded(lines, str(path)):
+        for _, line in _decoded(lines, name):
             raw.append(line)
             yield line
 
@@ -246,33 +251,33 @@ def _table(lines: Iterable[str], path: Path, columns: Columns, delimiter: str) -
         try:
             row = next(reader, None)
         except csv.Error as error:
-            place, whole = f"{path}:{reader.line_num}", "".join(raw).rstrip("\r\n")
+            place, whole = f"{name}:{reader.line_num}", "".join(raw).rstrip("\r\n")
             if names is None or "end of data" in str(error):  # all that follows was read as one cell
                 hint = " (a quotation mark is not closed)" if "end of data" in str(error) else ""
-                raise SourceError(f"{path}: after line {reader.line_num}: {error}{hint}") from error
+                raise SourceError(f"{name}: after line {reader.line_num}: {error}{hint}") from error
             yield _Line(place, whole, partial(_refused, f"not a row of a table ({error})"))
             continue
         if row is None:
             break
         if names is None:
             names = row
-            _check_header(names, path, columns)
+            _check_header(names, name, columns)
         elif row:
-            place, whole = f"{path}:{reader.line_num}", "".join(raw).rstrip("\r\n")
+            place, whole = f"{name}:{reader.line_num}", "".join(raw).rstrip("\r\n")
             yield _Line(place, whole, partial(_table_document, names, row, place, columns))
     if names is None:
-        _check_header([], path, columns)
+        _check_header([], name, columns)
 
 
 def _refused(reason: str) -> Document:
     raise BadLine(reason)
 
 
-def _check_header(names: list[str], path: Path, columns: Columns) -> None:
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise SourceError(f"{path}: the header names {repeated} twice; rename one")
+def _check_header(names: list[str], name: str, columns: Columns) -> None:
+    if repeated := sorted({column for column in names if names.count(column) > 1}):
+        raise SourceError(f"{name}: the header names {repeated} twice; rename one")
     if columns.text not in names:
-        raise SourceError(f"{path}: no column {columns.text!r} among {names}; name it with --text-column")
+        raise SourceError(f"{name}: no column {columns.text!r} among {names}; name it with --text-column")
 
 
 def _table_document(names: list[str], values: list[str], place: str, columns: Columns) -> Document:
@@ -283,22 +288,22 @@ def _table_document(names: list[str], values: list[str], place: str, columns: Co
     return _document(id_, text, row, columns)
 
 
-def _parquet(raw: IO[bytes], path: Path, columns: Columns) -> Iterator[_Line]:
+def _parquet(raw: IO[bytes], name: str, columns: Columns) -> Iterator[_Line]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise SourceError(f"{path}: reading Parquet needs the extra: pip install 'dse[parquet]'") from error
+        raise SourceError(f"{name}: reading Parquet needs the extra: pip install 'dse[parquet]'") from error
     number = 0
     try:
         with parquet.ParquetFile(raw) as file:
-            _check_header(file.schema_arrow.names, path, columns)
+            _check_header(file.schema_arrow.names, name, columns)
             for batch in file.iter_batches():
                 for row in range(len(batch)):
                     number += 1
-                    place = f"{path}:{number}"
+                    place = f"{name}:{number}"
                     yield _Line(place, None, partial(_parquet_document, batch, row, place, columns))
     except ArrowException as error:
-        raise SourceError(f"{path}: not a Parquet file that can be read ({_first_line(error)})") from error
+        raise SourceError(f"{name}: not a Parquet file that can be read ({_first_line(error)})") from error
 
 
 def _parquet_document(batch: Any, row: int, place: str, columns: Columns) -> Document:

@@ -1,6 +1,7 @@
 """dse index: build an index, change it and look at it."""
 
 import re
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +10,17 @@ import typer
 
 from index.location import read_location
 from scripts.console import BadInput, batches, print_json, print_table, progress_bar, read_lines, read_settings
-from scripts.options import BundleOption, JsonOption
+from scripts.options import BundleOption, InputsArgument, JsonOption
 from scripts.use_commands import read_queries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from index.build import EncodeBatches
     from index.contract import Index, IndexView
     from index.location import Location
     from index.manifest import GenerationManifest
+    from model.bundle import Student
 
 DOCUMENTS_PER_TRANSACTION = 1024
 
@@ -23,9 +28,6 @@ PlaceArgument = Annotated[str, typer.Argument(metavar="INDEX", help="A folder, o
 WorkOption = Annotated[
     Path | None,
     typer.Option(help="Where what is on its way to Milvus is kept.", show_default="./NAME.build"),
-]
-InputsArgument = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help=".jsonl, .csv, .tsv, .txt (also .gz), .parquet, or -")
 ]
 IdColumnOption = Annotated[str, typer.Option(help="Column or field that holds the id.")]
 TextColumnOption = Annotated[str, typer.Option(help="Column or field that holds the text.")]
@@ -40,6 +42,13 @@ class RankBy(StrEnum):
 
     SIMILARITY = "similarity"
     HEAD = "head"
+
+
+class Engine(StrEnum):
+    """Where texts may be embedded."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class OnError(StrEnum):
@@ -75,6 +84,14 @@ def build(
     on_error: Annotated[OnError, typer.Option(help="At a line that is not a document.")] = OnError.STOP,
     rejects: Annotated[Path | None, typer.Option(help="With skip: write such lines here, as JSON lines.")] = None,
     work: WorkOption = None,
+    engine: Annotated[Engine, typer.Option(help="Where texts are embedded: here, or by a Ray cluster.")] = Engine.LOCAL,
+    ray_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT or auto.", show_default="one for this build, on this machine")
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="How many, each with a model.", show_default="by the cluster's CPUs")
+    ] = None,
+    ray_cpus: Annotated[int, typer.Option(min=1, help="CPUs, and threads, of each worker.")] = 1,
     json: JsonOption = False,
 ) -> None:
     """Embed documents with a bundle and publish them as the live generation of an index."""
@@ -89,8 +106,10 @@ def build(
     if rejects is not None:
         if on_error is OnError.STOP:
             raise BadInput("--rejects needs --on-error skip")
-        if any(rejects.resolve() == path.resolve() for path in inputs):
-            raise BadInput(f"{rejects} is an input; give --rejects another file")
+        if any(rejects.resolve().is_relative_to(Path(given).resolve()) for given in inputs):
+            raise BadInput(f"{rejects} is an input, or in one; give --rejects another file")
+    if engine is Engine.LOCAL and (ray_address, ray_workers, ray_cpus) != (None, None, 1):
+        raise BadInput("--ray-address, --ray-workers and --ray-cpus need --engine ray")
     place, settings = read_location(output), read_settings()
     student = load_student(bundle or settings.bundle, settings.threads)
     head = head_vectors(student) if rank_by == RankBy.HEAD else None
@@ -102,7 +121,10 @@ def build(
         scores=lambda query, embeddings: student.head.logits(query[None], embeddings),
     )
     search = SearchWanted(None if memory is None else _bytes(memory), aim, head)
-    with Rejects(rejects) as rejected, progress_bar() as bar:
+    embedding: AbstractContextManager[tuple[EncodeBatches, int]] = nullcontext((student.encoder.encode_batches, 1))
+    if engine is Engine.RAY:
+        embedding = _on_ray(student, bundle or settings.bundle, settings.threads, ray_address, ray_cpus, ray_workers)
+    with Rejects(rejects) as rejected, embedding as (encode_batches, workers), progress_bar() as bar:
         passed_over = rejected if on_error is OnError.SKIP else None
         source = Inputs(inputs, Columns(id_column, text_column), passed_over)
         name, manifest = build_at(
@@ -118,7 +140,8 @@ def build(
             rejects=passed_over,
             share_read=source.share_read,
             watcher=BuildProgress(bar),
-            encode_batches=student.encoder.encode_batches,
+            encode_batches=encode_batches,
+            workers=workers,
             search=search,
         )
     if json:
@@ -130,6 +153,22 @@ def build(
         if rejected.count:
             where = f", written to {rejects}" if rejects else "; --rejects FILE writes them down"
             typer.echo(f"{rejected.count:,} lines passed over{where}")
+
+
+@contextmanager
+def _on_ray(
+    student: "Student", folder: Path, threads: int, address: str | None, cpus: int, workers: int | None
+) -> "Iterator[tuple[EncodeBatches, int]]":
+    """What embeds batches on a Ray cluster, and how many at a time."""
+    try:
+        from index.ray_workers import Cluster, RayWorkers
+    except ImportError as error:
+        raise BadInput("--engine ray needs the extra: pip install 'dse[ray]'") from error
+    from scripts.bundle_freight import BundleFreight
+
+    cluster = Cluster(address, cpus, workers)
+    with RayWorkers(BundleFreight.of(folder), student.encoder.encode, cluster, threads) as pool:
+        yield pool.encode_batches, pool.count
 
 
 def _bytes(text: str) -> int:

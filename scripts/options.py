@@ -8,5 +8,11 @@ import typer
 BundleOption = Annotated[
     Path | None, typer.Option(envvar="DSE_BUNDLE", help="The student's bundle.", show_default="shipped")
 ]
+InputsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...", help="Files, folders or URLs of .jsonl, .csv, .tsv, .txt (also .gz), .parquet; or -"
+    ),
+]
 DataOption = Annotated[Path, typer.Option(envvar="DSE_DATA", help="Folder that the recipe's paths are below.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON, for a program.")]

@@ -1,12 +1,13 @@
-"""dse study: what the documentation claims of linear attention, measured again by anyone, cell by cell."""
+"""dse study: what the documentation claims of linear attention and of many shards, found again by anyone."""
 
 import json as json_documents
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from scripts.console import print_json, print_table, progress_bar, read_settings
+from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings
 from scripts.options import DataOption, JsonOption
 from scripts.study_length_command import length
 from scripts.study_options import (
@@ -23,13 +24,16 @@ from scripts.study_options import (
 )
 from scripts.training_commands import InitOption, needs_torch, stages_on
 
-app = typer.Typer(help="Measure attention of different kinds, cell by cell.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure attention of different kinds, cell by cell; simulate many shards.", no_args_is_help=True
+)
 
 Style = Literal["dse", "tinybert", "minilm", "distilbert"]
 STYLES: list[Style] = ["dse", "tinybert", "minilm", "distilbert"]
 LAYERS = [1, 2, 3, 4, 6]
 SEEDS = [1, 2, 3]
 DEPTH = Path(__file__).parent / "recipes" / "studies" / "depth.toml"
+SHARDS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 LENGTHS = [16, 64, 128, 256, 512, 1024, 2048, 4096]
 
 
@@ -175,3 +179,46 @@ def depth(
 
 
 app.command()(length)
+
+
+@app.command()
+def fanout(
+    p50: Annotated[float, typer.Option(help="Milliseconds that half of the searches of one shard take at most.")],
+    p99: Annotated[float, typer.Option(help="Milliseconds that 99 % of them take at most.")],
+    shards: Annotated[list[int] | None, typer.Option(min=1, help="Repeats.", show_default="1 to 256")] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="Of each shard.")] = 1,
+    load: Annotated[float, typer.Option(min=0, help="Share of the time that a replica is busy.")] = 0.5,
+    pause: Annotated[float, typer.Option(min=0, help="Milliseconds that a search may take on top.")] = 0.0,
+    pauses: Annotated[float, typer.Option(min=0, max=1, help="Share of the searches that do.")] = 0.0,
+    queries: Annotated[int, typer.Option(min=1000, help="To simulate.")] = 50_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulation.")] = 1,
+    json: JsonOption = False,
+) -> None:
+    """Simulate queries that wait for the slowest of many shards."""
+    from scripts.studies.fanout import Shard, tails
+
+    if not 0 < p50 <= p99:
+        raise BadInput(f"--p99 ({p99}) must not be below --p50 ({p50}), nor that be 0")
+    if load >= 1:
+        raise BadInput(f"--load {load}: below 1, or queues grow for ever")
+    counts = sorted(shards or SHARDS)
+    with progress_bar() as bar:
+        task = bar.add_task("simulating", total=len(counts))
+        found = tails(
+            Shard(p50, p99, pause, pauses),
+            counts,
+            replicas,
+            load,
+            queries,
+            seed,
+            lambda done: bar.update(task, completed=done),
+        )
+    if json:
+        facts = {"p50": p50, "p99": p99, "replicas": replicas, "load": load, "pause": pause, "pauses": pauses}
+        print_json(facts | {"queries": queries, "seed": seed, "tails": [asdict(tail) for tail in found]})
+        return
+    rows = [
+        [f"{tail.shards}", f"{tail.p50:.1f}", f"{tail.p99:.1f}", f"{tail.p999:.1f}", f"{tail.slow:.1%}"]
+        for tail in found
+    ]
+    print_table(["shards", "p50, ms", "p99, ms", "p99.9, ms", "beyond one shard's p99"], rows)

@@ -17,7 +17,7 @@ from scripts.console import (
     read_settings,
     written,
 )
-from scripts.options import BundleOption, JsonOption
+from scripts.options import BundleOption, InputsArgument, JsonOption
 
 if TYPE_CHECKING:
     from index.filters import Filter
@@ -134,7 +134,7 @@ def _score_file(path: Path, output: Path, bundle: Path | None) -> None:
 
 
 def encode(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help=".jsonl, .csv, .tsv, .parquet, .txt, or -")],
+    inputs: InputsArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npy file, (texts, dim) float32.")],
     bundle: BundleOption = None,
     text_column: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",

@@ -223,3 +223,62 @@ def test_it_knows_how_far_it_has_read(tmp_path: Path) -> None:
 def test_a_rejects_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be written: Is a directory"):
         Rejects(tmp_path)
+
+
+def shards(folder: Path) -> Path:
+    """As those who write shards leave them: out of order, one empty, with files that only they read."""
+    (folder / "b").mkdir(parents=True)
+    write(folder / "b" / "part-1.jsonl", '{"id": "3", "text": "three"}\n')
+    write(folder / "part-2.jsonl.gz", gzip.compress(b'{"id": "4", "text": "four"}\n'))
+    write(folder / "part-0.jsonl", "")
+    write(folder / "a.tsv", "id\ttext\n1\tone\n2\ttwo\n")
+    for hidden in ("_SUCCESS", ".a.tsv.crc", "b/_metadata"):
+        write(folder / hidden, "no documents")
+    return folder
+
+
+def test_a_folder_is_its_shards_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folder = shards(tmp_path / "shards")
+    assert [found.id for found in documents(folder)] == ["1", "2", "3", "4"]
+    inputs = Inputs([folder])
+    places = [sourced.place for sourced in inputs]
+    assert places[2] == f"{folder / 'b' / 'part-1.jsonl'}:1"
+    assert inputs.share_read() == 1.0
+
+
+def test_a_url_is_what_the_folder_there_is(tmp_path: Path) -> None:
+    import fsspec
+
+    folder = shards(tmp_path / "shards")
+    memory = fsspec.filesystem("memory")
+    try:
+        memory.put(str(folder), "/bucket/shards", recursive=True)
+        url = "memory://bucket/shards"
+        found = list(Inputs([url]))
+        assert [sourced.document for sourced in found] == documents(folder)
+        assert found[2].place == "memory:///bucket/shards/b/part-1.jsonl:1"
+        alone = Inputs([f"{url}/a.tsv"])
+        assert [sourced.document.text for sourced in alone] == ["one", "two"]
+        assert alone.share_read() == 1.0
+        assert [sourced.document.id for sourced in Inputs([f"{url}/part-*"])] == ["4"]
+        for missing in (f"{url}/nothing.jsonl", f"{url}/no*.jsonl"):
+            with pytest.raises(SourceError, match=rf"{missing.split('/')[-1].replace('*', '.')}: "):
+                list(Inputs([missing]))
+    finally:
+        memory.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize("url", ["nobody://bucket/x.jsonl", "abfs://bucket/x.jsonl"])
+def test_a_url_that_nothing_here_speaks_is_an_error_that_says_so(url: str) -> None:
+    with pytest.raises(SourceError, match=rf"^{url}: .*(not known|[Ii]nstall)"):
+        list(Inputs([url]))
+
+
+def test_a_file_that_would_be_missed_in_a_folder_is_an_error(tmp_path: Path) -> None:
+    folder = shards(tmp_path / "shards")
+    write(folder / "part-3.json", "{}")
+    with pytest.raises(SourceError, match=r"part-3\.json: of a kind that is not read"):
+        documents(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="empty: no files in it"):
+        documents(tmp_path / "empty")

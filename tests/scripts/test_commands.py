@@ -326,7 +326,7 @@ def test_bad_lines_are_passed_over_where_asked(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--rejects", "r.jsonl"], "--rejects needs --on-error skip"),
-        (["--on-error", "skip", "--rejects", "INPUT"], "is an input; give --rejects another file"),
+        (["--on-error", "skip", "--rejects", "INPUT"], "is an input, or in one; give --rejects another file"),
     ],
 )
 def test_rejects_that_make_no_sense(tmp_path: Path, options: list[str], message: str) -> None:
@@ -336,3 +336,21 @@ def test_rejects_that_make_no_sense(tmp_path: Path, options: list[str], message:
     with pytest.raises(BadInput, match=message):
         dse("index", "build", lines, "--output", tmp_path / "index", *given)
     assert lines.read_text() == "stone\n"
+
+
+def test_what_is_said_of_a_cluster_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="--ray-workers and --ray-cpus need --engine ray"):
+        dse("index", "build", write(tmp_path / "in.txt", "a"), "--output", tmp_path / "index", "--ray-cpus", 2)
+
+
+def test_a_build_on_ray_without_the_extra_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "index.ray_workers", raising=False)
+    with pytest.raises(BadInput, match=r"--engine ray needs the extra: pip install 'dse\[ray\]'"):
+        dse("index", "build", write(tmp_path / "in.txt", "a"), "--output", tmp_path / "index", "--engine", "ray")
+
+
+def test_a_rejects_file_in_a_folder_that_is_read_is_refused(tmp_path: Path) -> None:
+    options = ("--output", tmp_path / "index", "--on-error", "skip", "--rejects", tmp_path / "in" / "rejects.jsonl")
+    with pytest.raises(BadInput, match="is an input, or in one"):
+        dse("index", "build", tmp_path / "in", *options)
