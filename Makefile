@@ -39,7 +39,7 @@ test-scale: ## run the tests of more than one machine (Milvus, Ray, deploy/) wit
 	$(VENV)-scale/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parquet,scale]'
 	$(VENV)-scale/bin/python -m pytest tests/index/test_contract.py tests/index/test_milvus.py \
 		tests/index/test_milvus_filters.py tests/app/test_milvus.py tests/index/test_ray_workers.py \
-		tests/test_deploy.py
+		tests/scripts/test_build_on_ray.py tests/test_deploy.py
 
 test-interop: ## load the shipped student with sentence-transformers, in an environment of its own
 	$(PYTHON) -m venv $(VENV)-interop

@@ -1,0 +1,84 @@
+"""dse index build --engine ray: the shipped bundle's vectors, bit by bit, and what is left when the head is killed."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="needs ray: pip install 'dse[ray]'")
+
+from index.generations import FILES, Generation, current_name
+from tests.ray_cluster import RayCluster, ray_cluster
+
+TEXTS = [
+    f"A {kind} {deed} {place}, {times} times."
+    for times in range(4)
+    for place in ("in the park", "on a long and winding road to the sea", "here")
+    for deed in ("runs", "sings a song that nobody has heard before", "sleeps")
+    for kind in ("dog", "woman", "train", "déjà vu", "committee of the whole house")
+]
+PER_SHARD, PER_BATCH = 8, 4
+SECONDS_TO_NOTICE = 120
+SMALL = f"""
+import index.build as build
+build.DOCUMENTS_PER_SHARD, build.DOCUMENTS_PER_BATCH = {PER_SHARD}, {PER_BATCH}
+from scripts.dse import main
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DSE_BUNDLE", raising=False)
+    monkeypatch.setenv("DSE_THREADS", "1")
+
+
+@pytest.fixture
+def cluster() -> Iterator[RayCluster]:
+    with ray_cluster() as cluster:
+        yield cluster
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    home = folder / "generations" / current_name(folder)
+    return {name: (home / name).read_bytes() for name in FILES}
+
+
+def build(folder: Path, *options: object) -> "subprocess.Popen[str]":
+    """Documents are read from standard input."""
+    command = [sys.executable, "-c", SMALL, "index", "build", "-", "--output", str(folder), *map(str, options)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_build_whose_head_is_killed_goes_on_and_is_bit_by_bit_the_local_one(
+    tmp_path: Path, cluster: RayCluster
+) -> None:
+    lines = [json.dumps({"id": str(row), "text": text}) + "\n" for row, text in enumerate(TEXTS)]
+    finished = tmp_path / "ray/generations/build.partial/000001.safetensors"
+    with build(tmp_path / "ray", "--engine", "ray", "--ray-address", cluster.address) as first:
+        assert first.stdin is not None
+        first.stdin.write("".join(lines[: len(lines) // 2]))  # it waits for more
+        first.stdin.flush()
+        while not finished.exists():
+            assert first.poll() is None, first.communicate()[1]
+            time.sleep(0.01)
+        cluster.kill()
+        first.wait(SECONDS_TO_NOTICE)
+    assert first.returncode != 0
+    left = len(list(finished.parent.glob("*.safetensors")))
+    assert 2 <= left <= len(TEXTS) // 2 // PER_SHARD
+    assert not (tmp_path / "ray/CURRENT").exists()
+
+    with ray_cluster() as another:
+        second = build(tmp_path / "ray", "--engine", "ray", "--ray-address", another.address)
+        said = second.communicate("".join(lines))[1]
+    assert second.returncode == 0, said
+    assert Generation.open(tmp_path / "ray").manifest.measured["resumed"] == left * PER_SHARD
+    local = build(tmp_path / "local")
+    said = local.communicate("".join(lines))[1]
+    assert local.returncode == 0, said
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
