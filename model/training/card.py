@@ -115,6 +115,13 @@ def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
     if network.frozen:
         start += f"; {' and '.join(network.frozen)} as they were"
     lines = [f"`{network.name}`: {start}."]
+    if network.branch is not None:
+        branch = network.branch
+        lines.append(
+            f"Its own embedding is that of `{network.init}`, unchanged. Copies of its top {branch.layers} layers (from "
+            f"`{branch.init or network.init}`) were trained; of what they say, {branch.dims} numbers stand beside it, "
+            f"with {branch.share:.0%} of the cosine."
+        )
     if network.keep_initial:
         when = "First" if network.stages_before_keeping == 0 else "When the body was trained"
         lines.append(f"{when}, {network.keep_initial:.0%} of `{network.origin or network.init}` was averaged in.")

@@ -13,13 +13,20 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from model.faults import TrainingFault
 from model.head import HeadKind
 from model.tokens import Arrays, PairTokenizer, SentenceTokenizer, Tokens, plan_batches
 from model.training.attention import MixedBert
 from model.training.attention_recipe import attention_of
+from model.training.branch import BranchedBert, joined
 from model.training.pairs import Pair
 from model.training.recipes import HeadRecipe, NetworkRecipe
 from model.training.static import StaticBody, vocabulary_embeddings
@@ -66,6 +73,12 @@ class MlpHead(nn.Module):
             self.output.bias[0] = -9.6
             if directed:
                 self.order.weight[0] = 0.0
+
+    @torch.no_grad()
+    def start_at(self, first: int, share: float) -> None:
+        """Start as the cosine of what the embeddings hold from their number ``first`` on, ``share`` of their length."""
+        self.product.weight[0] = 0.0
+        self.product.weight[0, first:] = 1 / share
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """(pairs,) logits of (pairs, dim) embeddings; (pairs, outputs) of several outputs."""
@@ -127,6 +140,11 @@ class Answers:
     right: Tensor | None
 
 
+def width_of(body: PreTrainedModel) -> int:
+    """How many numbers a body says of a token, and so the width of what is pooled."""
+    return sum(dims for dims, _ in body.parts) if isinstance(body, BranchedBert) else int(body.config.hidden_size)
+
+
 def mixed_precision(recipe: NetworkRecipe) -> AbstractContextManager[None]:
     """Runs bodies in bfloat16 where the recipe asks for it and the processor has kernels for it, else in float32.
 
@@ -157,7 +175,7 @@ class BiEncoder(nn.Module):
     @property
     def dims(self) -> int:
         """Width of an embedding."""
-        return int(self.body.config.hidden_size)
+        return width_of(self.body)
 
     @property
     def head_kind(self) -> HeadKind:
@@ -174,7 +192,12 @@ class BiEncoder(nn.Module):
 
     def _embedded(self, inputs: Inputs) -> Tensor:
         hidden = self.body(**inputs).last_hidden_state
-        return mean_pool(hidden.float(), inputs["attention_mask"])
+        return self.pooled(hidden.float(), inputs["attention_mask"])
+
+    def pooled(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """(texts, dim) unit embeddings of the (texts, tokens, dim) states of the body."""
+        means = mean_pool(hidden, attention_mask)
+        return joined(means, self.body.parts) if isinstance(self.body, BranchedBert) else means
 
     def embed_all(self, texts: Sequence[str]) -> Tensor:
         """(texts, dim) unit embeddings of any number of texts, without gradients and as in evaluation."""
@@ -264,6 +287,11 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
         _keep_layers(network.body, recipe.layers)
     if isinstance(network.body, MixedBert):
         _mix(network.body, recipe)
+    if isinstance(network.body, BranchedBert) and recipe.branch is not None:
+        source = recipe.branch.init or init
+        network.body.start_branch(_body_of(recipe.as_initial, source))
+        assert isinstance(network.head, MlpHead)  # recipes give a branch no other
+        network.head.start_at(network.body.config.hidden_size, recipe.branch.share)
     check_length(network.body, recipe.max_tokens)
     _freeze(network.body, recipe)
     if isinstance(network, CrossEncoder) and network.head is not None:
@@ -279,7 +307,7 @@ def _network_of(recipe: NetworkRecipe, source: Path | str) -> Network:
     body = _body_of(recipe, source)
     if recipe.recompute:
         body.activation_checkpointing_enable()
-    head = _head_of(recipe.head, body.config.hidden_size)
+    head = _head_of(recipe.head, width_of(body))
     if recipe.kind == "bi-encoder":
         return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
     return CrossEncoder(body, head, PairTokenizer.load(tokenizer_file, recipe.max_tokens))
@@ -297,12 +325,8 @@ def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
         ):
             if hasattr(config, name):
                 setattr(config, name, share)
-        if recipe.attention or recipe.positions or hasattr(config, "attention_kinds"):
-            if config.model_type != "bert":
-                raise TrainingFault(
-                    f"{source} is of kind {config.model_type}: attention and positions can be chosen for BERT's kind"
-                )
-            return MixedBert.from_pretrained(source, config=config, use_safetensors=True)
+        if (ours := _own_kind(recipe, config, source)) is not None:
+            return ours.from_pretrained(source, config=config, use_safetensors=True)
         if recipe.head.kind != "classifier":
             return AutoModel.from_pretrained(source, config=config, add_pooling_layer=False, use_safetensors=True)
         if not any(name.endswith("SequenceClassification") for name in config.architectures or ()):
@@ -315,6 +339,22 @@ def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
         return AutoModelForSequenceClassification.from_pretrained(source, config=config, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise TrainingFault(f"{source}: not a pretrained transformer ({error}); give its folder with --init") from error
+
+
+def _own_kind(
+    recipe: NetworkRecipe, config: PretrainedConfig, source: Path | str
+) -> type[BranchedBert | MixedBert] | None:
+    """The body that a recipe asks for and transformers does not have, if so; its facts are put into the config."""
+    if recipe.branch is None and not (recipe.attention or recipe.positions or hasattr(config, "attention_kinds")):
+        return None
+    if config.model_type != "bert":
+        raise TrainingFault(
+            f"{source} is of kind {config.model_type}: attention, positions and a branch can be chosen for BERT's kind"
+        )
+    if recipe.branch is None:
+        return MixedBert
+    config.branch = recipe.branch.model_dump()
+    return BranchedBert
 
 
 def _keep_layers(body: PreTrainedModel, layers: Sequence[int]) -> None:
@@ -345,6 +385,8 @@ def _freeze(body: PreTrainedModel, recipe: NetworkRecipe) -> None:
         body.base_model.embeddings.requires_grad_(False)
         if isinstance(body, MixedBert) and recipe.positions is not None:
             body.open_positions()
+    if isinstance(body, BranchedBert):
+        body.freeze_first()
 
 
 def check_length(body: PreTrainedModel, max_tokens: int) -> None:

@@ -158,6 +158,20 @@ class HeadRecipe(_Strict):
         return self
 
 
+class BranchRecipe(_Strict):
+    """A second embedding of every text, by copies of a body's top ``layers``: ``dims`` numbers beside its own.
+
+    The body's own embedding stays as it is, for search; the branch alone is trained, and head and losses of pairs
+    compare what it says. Of the squared length of both together the branch has ``share``, and so of their cosine.
+    ``init`` names a run or a hub id whose top layers the copies start as; those of the body itself if left out.
+    """
+
+    layers: Annotated[int, Field(gt=0)]
+    dims: Annotated[int, Field(gt=1)]
+    share: Annotated[float, Field(gt=0, lt=1)]
+    init: str | None = None
+
+
 class NetworkRecipe(_Strict):
     """One network to train: a cross-encoder, or a bi-encoder with its head.
 
@@ -183,6 +197,7 @@ class NetworkRecipe(_Strict):
     layers: list[Annotated[int, Field(ge=0)]] | None = None
     attention: AttentionRecipe | None = None
     positions: PositionRecipe | None = None
+    branch: BranchRecipe | None = None
     frozen: list[Literal["embeddings"]] = []
     max_tokens: Annotated[int, Field(ge=8)] = 128
     recompute: bool = False
@@ -212,8 +227,8 @@ class NetworkRecipe(_Strict):
 
     @property
     def as_initial(self) -> "NetworkRecipe":
-        """The same for a transformer with the layers, attention and positions of the weights that it is read from."""
-        changes = {"body": "transformer", "layers": None, "attention": None, "positions": None}
+        """The same for a plain transformer, with the layers, attention and positions that the weights have."""
+        changes = {"body": "transformer", "layers": None, "attention": None, "positions": None, "branch": None}
         return self.model_copy(update=changes)
 
     def losses(self, stage: Stage) -> dict[PairLoss, float]:
@@ -279,6 +294,19 @@ class NetworkRecipe(_Strict):
             raise ValueError(f"maps_only needs attention with a learned feature map ({', '.join(sorted(LEARNED))})")
         if self.positions is not None and self.max_tokens > self.positions.tokens:
             raise ValueError(f"max_tokens is {self.max_tokens}, but there will be {self.positions.tokens} positions")
+        return self
+
+    @model_validator(mode="after")
+    def _a_branch_is_what_is_trained(self) -> Self:
+        if self.branch is None:
+            return self
+        if self.kind == "cross-encoder" or self.body == "static" or self.head.kind != "mlp":
+            raise ValueError("a branch is a transformer's that embeds, and it is compared by an mlp head")
+        if self.frozen or self.keep_initial or self.layers or self.attention or self.positions or self.texts:
+            raise ValueError(
+                "with a branch nothing else of the body is trained or changed: leave out frozen, keep_initial, layers, "
+                "attention, positions and texts"
+            )
         return self
 
     @model_validator(mode="after")

@@ -151,6 +151,8 @@ def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequen
         for target in stage.texts:
             seen.update(target.text.encode() + (b"" if target.embedding is None else target.embedding.tobytes()))
         seen.update(b"end of stage\n")
+    if recipe.branch is not None and recipe.branch.init is not None:
+        seen.update(f"branch {weights_digest(recipe.branch.init)}\n".encode())
     claim = {
         "recipe": recipe.model_dump(mode="json"),
         "init": weights_digest(init),
