@@ -41,7 +41,10 @@ def listed(home: Path) -> tuple[object, ...]:
     return ("--data", home, "--sets", home / "sets.toml")
 
 
-def test_all_sets_and_models_in_one_run(home: Path, student_bundle: Path, teacher_bundle: Path, tmp_path: Path) -> None:
+def test_all_sets_and_models_in_one_run(
+    home: Path, student_bundle: Path, teacher_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/dse", "evaluate", "--bundle", "my student"])
     models = ("--bundle", student_bundle, "--bundle", home / "other", "--teacher", teacher_bundle)
     (tmp_path / "docs").mkdir()
     page = tmp_path / "docs" / "results.md"
@@ -51,7 +54,7 @@ def test_all_sets_and_models_in_one_run(home: Path, student_bundle: Path, teache
     lines = page.read_text().splitlines()
     assert "![quality against speed](../plot.svg)" in lines
     assert sum(line.startswith("| ---") for line in lines) == 5  # three kinds of set, agreement, speed
-    assert next(line for line in lines if line.startswith("$ ")).startswith("$ dse ")
+    assert "$ dse evaluate --bundle 'my student'" in lines
     first = next(row for row in found.rows if row.set == "words/test")
     line = next(line for line in lines if line.startswith("| words/test | tiny-student | score | "))
     assert f"{first.figures['spearman'].value:.2f} [" in line
