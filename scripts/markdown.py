@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Its lines. Rows may be short: what they lack is empty."""
-    padded = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
+    padded = [[*map(str, row), *[""] * (len(columns) - len(row))] for row in rows]
     return [f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *padded]]

@@ -1,7 +1,7 @@
 """dse study: what the documentation claims of linear attention and of many shards, found again by anyone."""
 
-import json as json_documents
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,8 +19,8 @@ from scripts.study_options import (
     OutputOption,
     PageOption,
     announce,
+    conclude,
     known,
-    write_page,
 )
 from scripts.training_commands import InitOption, needs_torch, stages_on
 
@@ -102,10 +102,8 @@ def cost(
         found = run_cells(cells, output, measure, minutes, progress)
     told = study.summary(found, kinds, lengths)
     report = {"study": "cost", "threads": used, "cells": found, "summary": told}
-    (output / "cost.json").write_text(json_documents.dumps(report, indent=2) + "\n", "utf-8")
-    pictures = study.pictures(found, kinds, lengths)
-    text = study.markdown(found, kinds, lengths, used, {file: title for file, (title, _) in pictures.items()})
-    write_page(page, text, {file: picture for file, (_, picture) in pictures.items()})
+    text_of = partial(study.markdown, found, kinds, lengths, used)
+    conclude(output, report, page, text_of, study.pictures(found, kinds, lengths))
     if json:
         print_json(report)
         return
@@ -169,13 +167,10 @@ def depth(
     rows, correlations = study.rows(cells, found, output), study.depth_correlations(cells, found, output)
     spent = sum(cell["train_cpu_seconds"] for cell in found.values())
     budget = f"{len(found)} of {len(cells)} runs, {spent / 3600:.1f} CPU hours of training."
-    pictures = study.pictures(rows)
-    text = study.markdown(rows, correlations, budget, {file: title for file, (title, _) in pictures.items()})
     told = {name: vars(correlated) for name, correlated in correlations.items()}
     report = {"study": "depth", "cells": found, "correlations": told}
-    (output / "depth.json").write_text(json_documents.dumps(report, indent=2) + "\n", "utf-8")
-    write_page(page, text, {file: picture for file, (_, picture) in pictures.items()})
-    typer.echo(text)
+    text_of = partial(study.markdown, rows, correlations, budget)
+    typer.echo(conclude(output, report, page, text_of, study.pictures(rows)))
 
 
 app.command()(length)

@@ -1,6 +1,6 @@
 """dse study length: softmax beside linear attention, as texts get longer."""
 
-import json as json_documents
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +15,8 @@ from scripts.study_options import (
     OutputOption,
     PageOption,
     announce,
+    conclude,
     known,
-    write_page,
 )
 from scripts.training_commands import InitOption, needs_torch, stages_on
 
@@ -104,8 +104,6 @@ def length(
         f"{test} of test; {spent / 3600:.1f} CPU hours of training."
     )
     pictures = report.pictures(rows, report.learning_curves(cells, found))
-    text = report.markdown(rows, controls, told, {file: title for file, (title, _) in pictures.items()})
     document = {"study": "length", "cells": found}
-    (output / "length.json").write_text(json_documents.dumps(document, indent=2) + "\n", "utf-8")
-    write_page(page, text, {file: picture for file, (_, picture) in pictures.items()})
-    typer.echo(text)
+    text_of = partial(report.markdown, rows, controls, told)
+    typer.echo(conclude(output, document, page, text_of, pictures))

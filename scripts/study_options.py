@@ -1,8 +1,9 @@
 """Options that the studies share."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -55,14 +56,33 @@ def announce(cells: Sequence["Cell"], output: Path, price: Callable[[list["Cell"
         )
 
 
-def write_page(page: Path | None, text: str, pictures: Mapping[str, str]) -> None:
-    """Write a study's page where it is wanted, and its pictures beside it.
+def conclude(
+    output: Path,
+    report: Mapping[str, Any],
+    page: Path | None,
+    text_of: Callable[[Mapping[str, str]], str],
+    pictures: Mapping[str, tuple[str, str]],
+) -> str:
+    """Write what a study found into its folder, and its page and pictures where they are wanted.
+
+    Args:
+        output: the study's folder.
+        report: everything that was found; ``study`` names the file.
+        page: where the page goes; its pictures lie beside it.
+        text_of: the page, of what each picture shows by its file name.
+        pictures: by file name, what each shows, and the picture.
+
+    Returns:
+        The page.
 
     Raises:
         BadInput: one of them cannot be written.
     """
-    if page is None:
-        return
-    for path, content in [(page, text), *((page.with_name(name), picture) for name, picture in pictures.items())]:
-        with written(path, "w") as file:
-            file.write(content)
+    text = text_of({file: title for file, (title, _) in pictures.items()})
+    (output / f"{report['study']}.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    if page is not None:
+        beside = [(page.with_name(file), picture) for file, (_, picture) in pictures.items()]
+        for path, content in [(page, text), *beside]:
+            with written(path, "w") as file:
+                file.write(content)
+    return text

@@ -123,8 +123,7 @@ def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
             f"with {branch.share:.0%} of the cosine."
         )
     if network.keep_initial:
-        when = "First" if network.stages_before_keeping == 0 else "When the body was trained"
-        lines.append(f"{when}, {network.keep_initial:.0%} of `{network.origin or network.init}` was averaged in.")
+        lines.append(f"Then {network.keep_initial:.0%} of `{network.origin or network.init}` was averaged in.")
     lines += ["", "| stage | sets and texts | losses | epochs | batch | learning rate |", "|---|---|---|---|---|---|"]
     for stage in network.stages:
         losses = [f"{name} {weight:g}" for name, weight in network.losses(stage).items()] if stage.sets else []

@@ -80,9 +80,8 @@ def export_network(
 
 
 def _prefixes(network: Network, recipe: NetworkRecipe) -> list[int]:
-    """The dimensions that embeddings may be cut to: those trained for it, and the body's own beside a branch."""
-    own = [] if recipe.branch is None else [int(network.body.config.hidden_size)]
-    return [*recipe.matryoshka, *own]
+    """The dimensions that embeddings may be cut to: those trained for it, or the body's own beside a branch."""
+    return recipe.matryoshka if recipe.branch is None else [int(network.body.config.hidden_size)]
 
 
 def export_teacher(
@@ -348,14 +347,14 @@ def _use_tokenizer(network: Network, path: Path, max_tokens: int) -> None:
 def _calibration_inputs(network: Network, recipe: NetworkRecipe, data: TrainingData, count: int) -> list[Arrays]:
     """Graph inputs of ``count`` training texts, one a row, evenly spaced through the sets.
 
-    They are those of the pairs; a network that learned from texts, which may be longer, sees as many of these.
+    They are those of the pairs; a network that learned from texts alone, or to read longer ones, sees its texts too.
     """
     train = [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
     if isinstance(network, CrossEncoder):
         pairs = network.tokenizer.tokenize([(pair.left, pair.right) for pair in _spaced(train, count)])
         return [network.tokenizer.padded(pairs, row) for row in np.arange(len(pairs))[:, None]]
     lefts = [pair.left for pair in train]
-    if recipe.texts:
+    if recipe.positions is not None or not lefts:
         plain = [text for name in recipe.texts for text in data.texts(name)]
         lefts = _spaced(lefts, count // 2) + _spaced(plain, count - count // 2)
     return _one_by_one(network, _spaced(lefts, count))

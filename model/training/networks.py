@@ -288,8 +288,8 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
     if isinstance(network.body, MixedBert):
         _mix(network.body, recipe)
     if isinstance(network.body, BranchedBert) and recipe.branch is not None:
-        source = recipe.branch.init or init
-        network.body.start_branch(_body_of(recipe.as_initial, source))
+        origin = recipe.branch.init
+        network.body.start_branch(network.body if origin is None else _body_of(recipe.as_initial, origin))
         assert isinstance(network.head, MlpHead)  # recipes give a branch no other
         network.head.start_at(network.body.config.hidden_size, recipe.branch.share)
     check_length(network.body, recipe.max_tokens)

@@ -180,13 +180,13 @@ class NetworkRecipe(_Strict):
     kind of attention each of these has, and ``positions`` how many tokens are told apart (both as the initial weights
     have it if left out). Of ``frozen`` parts the weights stay as they are; positions that ``positions`` adds are
     trained all the same. ``keep_initial`` is the share of the initial weights that is averaged in once the body is
-    trained, before the stages that train the head alone; or, where ``init`` is itself a trained network and ``origin``
-    names the weights that are kept, and drawn to, instead, before anything else (``keep_when = "first"``). ``guide``
-    names the encoder that ``regression`` and ``imitation`` look to: a folder or a hub id (for regression, a student's
-    bundle as well); the weights that are kept if left out; with ``guide_pieces`` a text that is longer than it reads
-    aims at the mean embedding of its pieces, not at that of its start. ``recompute`` trades a third of the speed for
-    memory, on long texts: what layers computed is not kept for the way back. ``matryoshka`` are further dimensions
-    whose prefixes are trained as embeddings of their own.
+    trained, before the stages that train the head alone; where ``init`` is itself a trained network, ``origin`` names
+    the weights that are kept, and drawn to, instead. ``branch`` adds a second embedding (:class:`BranchRecipe`).
+    ``guide`` names the encoder that ``regression`` and ``imitation`` look to: a folder or a hub id (for regression, a
+    student's bundle as well); the weights that are kept if left out; with ``guide_pieces`` a text that is longer than
+    it reads aims at the mean embedding of its pieces, not at that of its start. ``recompute`` trades a third of the
+    speed for memory, on long texts: what layers computed is not kept for the way back. ``matryoshka`` are further
+    dimensions whose prefixes are trained as embeddings of their own.
     """
 
     name: str
@@ -209,7 +209,6 @@ class NetworkRecipe(_Strict):
     cosine_scale: Annotated[float, Field(gt=0)] = 20.0
     matryoshka: list[Annotated[int, Field(gt=1)]] = []
     keep_initial: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    keep_when: Literal["first", "trained"] = "trained"
     guide: str | None = None
     guide_pieces: bool = False
     head: HeadRecipe = HeadRecipe()
@@ -219,11 +218,6 @@ class NetworkRecipe(_Strict):
     def texts(self) -> list[str]:
         """The text sets of every stage, each once."""
         return sorted({name for stage in self.stages for name in stage.texts})
-
-    @property
-    def stages_before_keeping(self) -> int:
-        """How many stages come before the initial weights are averaged in."""
-        return 0 if self.keep_when == "first" else self.body_stages
 
     @property
     def as_initial(self) -> "NetworkRecipe":
@@ -288,8 +282,6 @@ class NetworkRecipe(_Strict):
             raise ValueError("attention and positions are for encoders: transformers' classifier is taken as it is")
         if self.keep_initial and kinds - {"softmax"}:
             raise ValueError("keep_initial averages weights of one kind of attention: leave it out, or attention")
-        if self.keep_when == "first" and (self.origin is None or not self.keep_initial):
-            raise ValueError("keep_when = first averages init with origin, by keep_initial: give both")
         if any(stage.maps_only for stage in self.stages) and not kinds & LEARNED:
             raise ValueError(f"maps_only needs attention with a learned feature map ({', '.join(sorted(LEARNED))})")
         if self.positions is not None and self.max_tokens > self.positions.tokens:
@@ -302,11 +294,9 @@ class NetworkRecipe(_Strict):
             return self
         if self.kind == "cross-encoder" or self.body == "static" or self.head.kind != "mlp":
             raise ValueError("a branch is a transformer's that embeds, and it is compared by an mlp head")
-        if self.frozen or self.keep_initial or self.layers or self.attention or self.positions or self.texts:
-            raise ValueError(
-                "with a branch nothing else of the body is trained or changed: leave out frozen, keep_initial, layers, "
-                "attention, positions and texts"
-            )
+        others = ("frozen", "keep_initial", "layers", "attention", "positions", "texts", "matryoshka")
+        if stray := [name for name in others if getattr(self, name)]:
+            raise ValueError(f"with a branch nothing else of the body is trained or changed: leave out {stray}")
         return self
 
     @model_validator(mode="after")

@@ -63,7 +63,7 @@ def train_network(
     network = make_network(recipe, init).eval()
     if isinstance(network, BiEncoder) and isinstance(network.body, StaticBody):
         network.body.weigh(token_counts(network.tokenizer, _texts_of(stages), network.body.config.vocab_size))
-    if recipe.stages_before_keeping == 0:
+    if recipe.body_stages == 0:
         keep_initial(network, recipe, origin)
     for number, (stage, material) in enumerate(zip(recipe.stages, stages, strict=True)):
         finished = folder / f"stage-{number}"
@@ -72,7 +72,7 @@ def train_network(
             continue
         imitation = _imitation(network, recipe, stage, material, origin, progress)
         train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress, imitation)
-        if number + 1 == recipe.stages_before_keeping:
+        if number + 1 == recipe.body_stages:
             keep_initial(network, recipe, origin)
         save_network(network, recipe, init, finished)
     save_network(network, recipe, init, folder)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from scripts.markdown import table as markdown_table
 from scripts.studies.cells import Cell, Found
 from scripts.studies.memory import beside, forget_peak, peak_mib
 from scripts.studies.plot import Axes, Dot, Series, lines
@@ -127,8 +128,7 @@ def markdown(
     def page() -> Iterator[str]:
         yield "# What a token costs\n"
         yield HOW.format(threads=threads)
-        for row in (columns, ["---"] * len(columns), *rows):
-            yield "| " + " | ".join(row) + " |"
+        yield from markdown_table(columns, rows)
         yield ""
         for kind, facts in summary(found, kinds, lengths).items():
             yield f"- {kind}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())

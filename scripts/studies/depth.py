@@ -19,6 +19,7 @@ from model.training.recipes import NetworkRecipe, Stage
 from model.training.runs import train_network
 from scripts.evaluation.bootstrap import Estimate, Samples
 from scripts.evaluation.metrics import Floats, pearson
+from scripts.markdown import table
 from scripts.studies.answers import keep, samples
 from scripts.studies.cells import Cell, Found
 from scripts.studies.plot import Axes, Dot, Series, lines
@@ -230,19 +231,20 @@ def markdown(
     def interval(estimate: Estimate) -> str:
         return "" if estimate.value is None else f"{estimate.value:.2f} [{estimate.low}, {estimate.high}]"
 
+    def cells(row: Row) -> list[object]:
+        student = row.student
+        linear = 0 if student.attention == "softmax" else student.top
+        intervals = [interval(estimate) for estimate in (row.pearson, row.spearman, row.behind)]
+        spread = "" if row.spread is None else row.spread
+        return [f"{student.style}, {student.attention}", student.layers, linear, row.seeds, *intervals, spread]
+
     def page() -> Iterator[str]:
         yield "# Depth and attention on STS-B\n"
         yield budget + "\n"
         yield "Test split, mean over seeds; in brackets, 95 % bootstrap intervals over pairs. `behind`: Spearman below"
         yield "the deepest softmax student, paired.\n"
-        yield "| student | layers | linear | seeds | Pearson | Spearman | behind | sd over seeds |"
-        yield "|---|---|---|---|---|---|---|---|"
-        for row in found_rows:
-            student = row.student
-            linear = 0 if student.attention == "softmax" else student.top
-            cells = [f"{student.style}, {student.attention}", student.layers, linear, row.seeds]
-            cells += [interval(row.pearson), interval(row.spearman), interval(row.behind)]
-            yield "| " + " | ".join(map(str, [*cells, "" if row.spread is None else row.spread])) + " |"
+        columns = ["student", "layers", "linear", "seeds", "Pearson", "Spearman", "behind", "sd over seeds"]
+        yield from table(columns, [cells(row) for row in found_rows])
         yield "\nPearson's correlation of layers with Spearman, over all seeds: "
         yield "; ".join(f"{name} {value}" for name, value in correlations.items()) + "."
         for file, title in pictures.items():

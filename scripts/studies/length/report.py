@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from scripts.evaluation.bootstrap import Estimate, Samples
+from scripts.markdown import table
 from scripts.studies.answers import samples
 from scripts.studies.cells import Cell, Found
 from scripts.studies.length.plan import CONTROLS
@@ -130,7 +130,7 @@ def markdown(
         for file, title in pictures.items():
             yield f"![{title}]({file})\n"
         yield "## Pairs in context\n"
-        yield from _table(
+        yield from table(
             ["tokens", "reads", "seeds", "Pearson", "Spearman", "over softmax", "over pieces", "CPU µs/token", "MiB"],
             [
                 [
@@ -145,7 +145,7 @@ def markdown(
             ],
         )
         yield "\n## Training\n"
-        yield from _table(
+        yield from table(
             [
                 "tokens", "attention", "steps", "Pearson at first", "95 % of the final figure: steps", "CPU s",
                 "95 % of the gain: steps", "CPU s", "CPU s/step", "tokens/CPU s", "MiB",
@@ -160,7 +160,7 @@ def markdown(
         if names or controls:
             names = names or list(next(iter(controls.values())))
             yield "\n## Sets of long texts\n"
-            yield from _table(
+            yield from table(
                 ["reads", "tokens", *names],
                 [
                     [NAMES[name], "", *(_number(figures.get(column), 2) for column in names)]
@@ -202,13 +202,6 @@ of its final dev Pearson, or above 95 % of the way there from where it began (no
 STS-B cannot show what long inputs are good for: of each text one sentence of about 14 words matters. It shows what a
 reader loses of that sentence as the text around it grows. Sets of long texts ask what whole texts are about.
 """
-
-
-def _table(columns: Sequence[str], body: Sequence[Sequence[Any]]) -> Iterator[str]:
-    yield "| " + " | ".join(columns) + " |"
-    yield "|" + "---|" * len(columns)
-    for row in body:
-        yield "| " + " | ".join(map(str, row)) + " |"
 
 
 def _interval(estimate: Estimate) -> str:

@@ -339,8 +339,6 @@ def test_attention_for_other_layers_is_refused(pretrained: Path, said: Any, mess
     [
         ({"attention": "cosine"}, "attention"),
         ({"attention": "elu", "keep_initial": 0.5}, "averages weights of one kind of attention"),
-        ({"keep_initial": 0.5, "keep_when": "first"}, "averages init with origin, by keep_initial: give both"),
-        ({"origin": "hub/id", "keep_when": "first"}, "averages init with origin, by keep_initial: give both"),
         ({"attention": "elu", "stage": {"sets": [], "texts": ["t"], "maps_only": True}}, "learned feature map"),
         ({"stage": {"maps_only": True}}, "maps_only goes with texts"),
         ({"attention": "hedgehog", "stage": {"texts": ["t"], "sets": [], "maps_only": True, "regression": 1}}, "else"),

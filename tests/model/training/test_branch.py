@@ -1,5 +1,6 @@
 """A second embedding beside a body's own: what stays, what is trained, and what the two together say."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,23 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional
 
+from model.bundle import load_student
 from model.faults import TrainingFault
+from model.head import Calibration
 from model.training.branch import BranchedBert
 from model.training.card import network_card
+from model.training.export import export_network
 from model.training.graphs import to_onnx
 from model.training.networks import BiEncoder, MlpHead, load_network, make_network, save_network
+from model.training.quality import Correlation
 from model.training.recipes import NetworkRecipe
 from model.training.runs import train_network
+from model.training.signal import SIGNAL as SIGNAL_FILE
+from model.training.signal import Signal
 from model.training.trainer import Material
 from tests.model.training.test_card import MANIFEST, SIGNAL
 from tests.model.training.test_runs import examples
-from tests.model.training.tiny_training import bert, network, student_recipe
+from tests.model.training.tiny_training import bert, network, student_recipe, training_data
 
 BRANCH = {"layers": 1, "dims": 8, "share": 0.2}
 TEXTS = ["apple river", "stone", "cloud green table music paper horse"]
@@ -131,6 +138,7 @@ def test_a_branch_is_lower_than_the_body(pretrained: Path) -> None:
     [
         ({"frozen": ["embeddings"]}, "nothing else of the body is trained"),
         ({"layers": [0]}, "nothing else of the body is trained"),
+        ({"matryoshka": [8]}, "nothing else of the body is trained or changed: leave out .'matryoshka'."),
         ({"keep_initial": 0.5}, "nothing else of the body is trained"),
         ({"head": {"kind": "cosine"}}, "compared by an mlp head"),
         ({"body": "static"}, "compared by an mlp head"),
@@ -148,3 +156,17 @@ def test_it_is_saved_as_it_is(tmp_path: Path, pretrained: Path) -> None:
     assert isinstance(again.body, BranchedBert)
     assert isinstance(again, BiEncoder)
     assert torch.equal(again.embed_all(TEXTS), student.embed_all(TEXTS))
+
+
+def test_a_bundle_with_a_branch_may_be_cut_to_the_bodys_own_embedding(
+    tmp_path: Path, pretrained: Path, pair_files: Path
+) -> None:
+    what, run = student_recipe(branch=BRANCH), tmp_path / "run"
+    save_network(make_network(what.network, pretrained), what.network, pretrained, run)
+    signal = Signal("none", (), Calibration(1.0, 0.0), Correlation(0, 0), max_tokens=48)
+    (run / SIGNAL_FILE).write_text(json.dumps(signal.as_json()))
+    manifest = export_network(what, run, training_data(pair_files), tmp_path / "bundle", True, lambda _: None)
+    assert (manifest.dims, manifest.matryoshka) == (40, [32])
+    encoder = load_student(tmp_path / "bundle", threads=1, graph="fp32").encoder
+    own = plain(pretrained).embed_all(TEXTS)
+    torch.testing.assert_close(torch.as_tensor(encoder.encode(TEXTS, dims=32)), own, atol=1e-5, rtol=0)

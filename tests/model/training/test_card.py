@@ -49,5 +49,5 @@ def test_a_card_names_every_source_once_with_its_terms() -> None:
     ):
         assert card.count(line) == 1, line
     assert card.count("`train.tsv`") == 1
-    for fact in ("layers 1 of it", "When the body was trained, 25% of `", "regression 2", "0.25 points of Spearman"):
+    for fact in ("layers 1 of it", "Then 25% of `", "regression 2", "0.25 points of Spearman"):
         assert fact in card

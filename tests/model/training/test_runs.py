@@ -247,23 +247,6 @@ def test_a_head_alone_is_fitted_to_a_body_averaged_before(tmp_path: Path, pretra
         torch.testing.assert_close(parameter.data, 0.75 * tuned[name] + 0.25 * origin[name])
 
 
-def test_a_body_may_be_averaged_before_it_is_trained_further(tmp_path: Path, pretrained: Path) -> None:
-    first = NetworkRecipe.model_validate(network("bi-encoder", stage={"epochs": 1}))
-    train_network(first, pretrained, [Material(examples())], tmp_path / "tuned", lambda *_: None)
-    facts = {"origin": "hub/id", "keep_initial": 0.25, "keep_when": "first"}
-    still = {"learning_rate": 1e-12, "epochs": 1}  # a step that moves nothing: what it starts from is left
-    made = {}
-    for name, stage in (("still", still), ("moved", {"epochs": 1})):
-        recipe = NetworkRecipe.model_validate(network("bi-encoder", stage=stage, **facts))
-        material = [Material(examples())]
-        trained = train_network(recipe, tmp_path / "tuned", material, tmp_path / name, lambda *_: None, pretrained)
-        made[name] = dict(trained.body.named_parameters())
-    tuned, origin = (load_file(folder / "model.safetensors") for folder in (tmp_path / "tuned", pretrained))
-    for name, parameter in made["still"].items():
-        torch.testing.assert_close(parameter.data, 0.75 * tuned[name] + 0.25 * origin[name])
-    assert any(not torch.equal(made["moved"][name], parameter) for name, parameter in made["still"].items())
-
-
 def test_a_folder_stands_for_a_recipes_hub_ids_but_not_for_its_folders(tmp_path: Path) -> None:
     assert weights_of("hub/id", str(tmp_path)) == str(tmp_path)
     assert weights_of("hub/id", None) == "hub/id"
