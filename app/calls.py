@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from opentelemetry.trace import get_tracer
+from opentelemetry.trace import get_current_span, get_tracer
 
 from app.errors import ServiceError
 
@@ -67,14 +67,17 @@ def stage(name: str) -> Iterator[None]:
         raise refusal
     started = time.monotonic()
     try:
-        with TRACER.start_as_current_span(name, record_exception=False, set_status_on_exception=False):
-            yield
+        yield
     finally:
-        call.add(name, time.monotonic() - started)
+        ended = time.monotonic()
+        call.add(name, ended - started)
+        trace_past(name, started, ended)
 
 
 def trace_past(name: str, began: float, ended: float) -> None:
-    """A span of a stage that is over, and was timed by ``time.monotonic()``."""
+    """A span of a stage that is over, and was timed by ``time.monotonic()``; of a request that is traced."""
+    if not get_current_span().is_recording():  # a span that nobody keeps would cost more than to ask
+        return
     ahead = time.time_ns() - time.monotonic_ns()
     span = TRACER.start_span(name, start_time=round(1e9 * began) + ahead)
     span.end(ahead + round(1e9 * ended))
