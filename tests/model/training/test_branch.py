@@ -1,6 +1,7 @@
 """A second embedding beside a body's own: what stays, what is trained, and what the two together say."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from model.training.branch import BranchedBert
 from model.training.card import network_card
 from model.training.export import export_network
 from model.training.graphs import to_onnx
+from model.training.losses import cosent
 from model.training.networks import BiEncoder, MlpHead, load_network, make_network, save_network
+from model.training.objectives import pair_objective
 from model.training.quality import Correlation
 from model.training.recipes import NetworkRecipe
 from model.training.runs import train_network
@@ -101,6 +104,32 @@ def test_training_moves_the_branch_and_nothing_else_of_the_body(tmp_path: Path, 
     torch.testing.assert_close(
         functional.normalize(again.embed_all(TEXTS)[:, :32], dim=1), plain(pretrained).embed_all(TEXTS)
     )
+
+
+def test_the_order_of_pairs_is_asked_of_the_branch_alone_whole_and_cut_to_half(pretrained: Path) -> None:
+    wanted = recipe(branch=BRANCH, stage={"losses": {"cosent": 1.0}})
+    student, rows = made(pretrained), examples(6)
+    answers = student([row.pair for row in rows])
+    found = pair_objective(answers, rows, wanted, wanted.stages[0])
+    gold = torch.tensor([row.gold for row in rows])
+    losses = []
+    for dims in (8, 4):
+        left, right = (
+            functional.normalize(student.embed_all([getattr(row.pair, side) for row in rows])[:, 32 : 32 + dims], dim=1)
+            for side in ("left", "right")
+        )
+        losses.append(cosent((left * right).sum(1), gold, 20.0))
+    torch.testing.assert_close(found, torch.stack(losses).mean())
+
+
+def test_a_branch_of_other_weights_is_another_run(tmp_path: Path, pretrained: Path) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(pretrained, weights)
+    wanted = recipe(branch=BRANCH | {"init": str(weights)}, stage={"epochs": 1})
+    train_network(wanted, pretrained, [Material(examples())], tmp_path / "run", lambda *_: None)
+    bert(seed=5).save_pretrained(weights)
+    with pytest.raises(TrainingFault, match="holds another run"):
+        train_network(wanted, pretrained, [Material(examples())], tmp_path / "run", lambda *_: None)
 
 
 def test_what_is_frozen_drops_nothing_out(pretrained: Path) -> None:
