@@ -118,12 +118,12 @@ def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
     if network.branch is not None:
         branch = network.branch
         lines.append(
-            f"Its own embedding is that of `{network.init}`, unchanged. Copies of its top {branch.layers} layers (from "
-            f"`{branch.init or network.init}`) were trained; of what they say, {branch.dims} numbers stand beside it, "
-            f"with {branch.share:.0%} of the cosine."
+            f"Copies of its top {branch.layers} layers alone were trained, then merged with what the body itself says "
+            f"into one embedding, of whose cosine they have {branch.share:.0%}."
         )
     if network.keep_initial:
-        lines.append(f"Then {network.keep_initial:.0%} of `{network.origin or network.init}` was averaged in.")
+        kept = f"{network.keep_initial:.0%} of `{network.origin or network.init}` was averaged"
+        lines.append(f"Before, {kept} into all but the copies." if network.branch else f"Then {kept} in.")
     lines += ["", "| stage | sets and texts | losses | epochs | batch | learning rate |", "|---|---|---|---|---|---|"]
     for stage in network.stages:
         losses = [f"{name} {weight:g}" for name, weight in network.losses(stage).items()] if stage.sets else []

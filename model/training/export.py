@@ -69,7 +69,7 @@ def export_network(
             "dims": part.network.dims if isinstance(part.network, BiEncoder) else None,
             "pooling": "mean" if student else None,
             "head": recipe.network.head.kind if student else None,
-            "matryoshka": _prefixes(part.network, recipe.network),
+            "matryoshka": recipe.network.matryoshka,
         }
         facts |= _quality([part], part.scorers, recipe.export, data, progress)
         manifest = _manifest(facts, recipe.export)
@@ -77,11 +77,6 @@ def export_network(
         return _finished(manifest, folder, keep_fp32)
 
     return _published(output, assemble)
-
-
-def _prefixes(network: Network, recipe: NetworkRecipe) -> list[int]:
-    """The dimensions that embeddings may be cut to: those trained for it, or the body's own beside a branch."""
-    return recipe.matryoshka if recipe.branch is None else [int(network.body.config.hidden_size)]
 
 
 def export_teacher(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.bundle import GRAPH_FILES
 from model.training.attention import BLOCK, BLOCKED, PLAIN, FeatureMaps, MixedBert
-from model.training.networks import BiEncoder, CrossEncoder, Network
+from model.training.networks import BiEncoder, CrossEncoder, Network, mean_pool
 from model.training.quantise import IN_FLOAT
 
 OPSET = 18
@@ -22,19 +22,15 @@ BLOCKS = "dse.blocked_attention"
 
 
 class _EncoderGraph(nn.Module):
-    """What the exported graph of a student computes: transformer, pooling and unit length.
-
-    The states that it answers are those of the body's own stack, whose mean is the first part of the embedding.
-    """
+    """What the exported graph of a student computes: transformer, pooling and unit length."""
 
     def __init__(self, network: BiEncoder) -> None:
         super().__init__()
-        self.network = network
+        self.body = network.body
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        body = self.network.body
-        hidden = body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return hidden[..., : body.config.hidden_size], self.network.pooled(hidden, attention_mask)
+        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return hidden, mean_pool(hidden, attention_mask)
 
 
 class _PairGraph(nn.Module):

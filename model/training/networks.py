@@ -26,7 +26,7 @@ from model.head import HeadKind
 from model.tokens import Arrays, PairTokenizer, SentenceTokenizer, Tokens, plan_batches
 from model.training.attention import MixedBert
 from model.training.attention_recipe import attention_of
-from model.training.branch import BranchedBert, joined
+from model.training.branch import BranchedBert
 from model.training.pairs import Pair
 from model.training.recipes import HeadRecipe, NetworkRecipe
 from model.training.static import StaticBody, vocabulary_embeddings
@@ -74,12 +74,6 @@ class MlpHead(nn.Module):
             if directed:
                 self.order.weight[0] = 0.0
 
-    @torch.no_grad()
-    def start_at(self, first: int, share: float) -> None:
-        """Start as the cosine of what the embeddings hold from their number ``first`` on, ``share`` of their length."""
-        self.product.weight[0] = 0.0
-        self.product.weight[0, first:] = 1 / share
-
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """(pairs,) logits of (pairs, dim) embeddings; (pairs, outputs) of several outputs."""
         hidden = self.either(left + right) + self.product(left * right) + self.difference((left - right).abs())
@@ -117,7 +111,8 @@ class QuadraticHead(nn.Module):
 TrainedHead = MlpHead | QuadraticHead
 
 
-def _head_of(recipe: HeadRecipe, dim: int) -> TrainedHead | None:
+def head_of(recipe: HeadRecipe, dim: int) -> TrainedHead | None:
+    """A head of the recipe's kind for (pairs, dim) embeddings, as its class starts it; None is the cosine."""
     if recipe.kind == "mlp":
         return MlpHead(dim, recipe.hidden, recipe.outputs, recipe.directed)
     return QuadraticHead(dim) if recipe.kind == "quadratic" else None
@@ -138,11 +133,6 @@ class Answers:
     similarity: Tensor  # (pairs,) cosine of left and right; the logit where nothing is compared
     left: Tensor | None  # (pairs, dim) unit embeddings, or segment means
     right: Tensor | None
-
-
-def width_of(body: PreTrainedModel) -> int:
-    """How many numbers a body says of a token, and so the width of what is pooled."""
-    return sum(dims for dims, _ in body.parts) if isinstance(body, BranchedBert) else int(body.config.hidden_size)
 
 
 def mixed_precision(recipe: NetworkRecipe) -> AbstractContextManager[None]:
@@ -175,7 +165,7 @@ class BiEncoder(nn.Module):
     @property
     def dims(self) -> int:
         """Width of an embedding."""
-        return width_of(self.body)
+        return int(self.body.config.hidden_size)
 
     @property
     def head_kind(self) -> HeadKind:
@@ -192,12 +182,7 @@ class BiEncoder(nn.Module):
 
     def _embedded(self, inputs: Inputs) -> Tensor:
         hidden = self.body(**inputs).last_hidden_state
-        return self.pooled(hidden.float(), inputs["attention_mask"])
-
-    def pooled(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """(texts, dim) unit embeddings of the (texts, tokens, dim) states of the body."""
-        means = mean_pool(hidden, attention_mask)
-        return joined(means, self.body.parts) if isinstance(self.body, BranchedBert) else means
+        return mean_pool(hidden.float(), inputs["attention_mask"])
 
     def embed_all(self, texts: Sequence[str]) -> Tensor:
         """(texts, dim) unit embeddings of any number of texts, without gradients and as in evaluation."""
@@ -287,11 +272,8 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
         _keep_layers(network.body, recipe.layers)
     if isinstance(network.body, MixedBert):
         _mix(network.body, recipe)
-    if isinstance(network.body, BranchedBert) and recipe.branch is not None:
-        origin = recipe.branch.init
-        network.body.start_branch(network.body if origin is None else _body_of(recipe.as_initial, origin))
-        assert isinstance(network.head, MlpHead)  # recipes give a branch no other
-        network.head.start_at(network.body.config.hidden_size, recipe.branch.share)
+    if isinstance(network.body, BranchedBert):
+        network.body.start()
     check_length(network.body, recipe.max_tokens)
     _freeze(network.body, recipe)
     if isinstance(network, CrossEncoder) and network.head is not None:
@@ -307,7 +289,7 @@ def _network_of(recipe: NetworkRecipe, source: Path | str) -> Network:
     body = _body_of(recipe, source)
     if recipe.recompute:
         body.activation_checkpointing_enable()
-    head = _head_of(recipe.head, width_of(body))
+    head = head_of(recipe.head, body.config.hidden_size)
     if recipe.kind == "bi-encoder":
         return BiEncoder(body, head, SentenceTokenizer.load(tokenizer_file, recipe.max_tokens))
     return CrossEncoder(body, head, PairTokenizer.load(tokenizer_file, recipe.max_tokens))
@@ -385,8 +367,6 @@ def _freeze(body: PreTrainedModel, recipe: NetworkRecipe) -> None:
         body.base_model.embeddings.requires_grad_(False)
         if isinstance(body, MixedBert) and recipe.positions is not None:
             body.open_positions()
-    if isinstance(body, BranchedBert):
-        body.freeze_first()
 
 
 def check_length(body: PreTrainedModel, max_tokens: int) -> None:

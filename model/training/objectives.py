@@ -117,14 +117,7 @@ def _compared(answers: Answers, recipe: NetworkRecipe) -> list[tuple[Tensor, Ten
 
 
 def _prefixes(left: Tensor, right: Tensor, recipe: NetworkRecipe) -> list[tuple[Tensor, Tensor]]:
-    """Left and right embeddings, whole and cut to every dimension that the recipe trains besides.
-
-    Of a network with a branch, those of the branch alone, whole and cut to half.
-    """
-    if recipe.branch is not None:
-        own = recipe.branch.dims
-        left, right, dims = left[:, -own:], right[:, -own:], [own, own // 2]
-        return list(zip(matryoshka(left, dims), matryoshka(right, dims), strict=True))
+    """Left and right embeddings, whole and cut to every dimension that the recipe trains besides."""
     dims = [left.shape[-1], *recipe.matryoshka]
     return list(zip(matryoshka(left, dims), matryoshka(right, dims), strict=True))
 

@@ -159,17 +159,14 @@ class HeadRecipe(_Strict):
 
 
 class BranchRecipe(_Strict):
-    """A second embedding of every text, by copies of a body's top ``layers``: ``dims`` numbers beside its own.
+    """A second reading of every text, by copies of a body's top ``layers``.
 
-    The body's own embedding stays as it is, for search; the branch alone is trained, and head and losses of pairs
-    compare what it says. Of the squared length of both together the branch has ``share``, and so of their cosine.
-    ``init`` names a run or a hub id whose top layers the copies start as; those of the body itself if left out.
+    The copies alone are trained, for pairs; the body's own reading stays as it is, for search. Once they are trained,
+    both are merged into one embedding, whose cosine is nearly the mean of theirs, the branch's weighing ``share``.
     """
 
     layers: Annotated[int, Field(gt=0)]
-    dims: Annotated[int, Field(gt=1)]
     share: Annotated[float, Field(gt=0, lt=1)]
-    init: str | None = None
 
 
 class NetworkRecipe(_Strict):
@@ -181,7 +178,8 @@ class NetworkRecipe(_Strict):
     have it if left out). Of ``frozen`` parts the weights stay as they are; positions that ``positions`` adds are
     trained all the same. ``keep_initial`` is the share of the initial weights that is averaged in once the body is
     trained, before the stages that train the head alone; where ``init`` is itself a trained network, ``origin`` names
-    the weights that are kept, and drawn to, instead. ``branch`` adds a second embedding (:class:`BranchRecipe`).
+    the weights that are kept, and drawn to, instead. With a ``branch`` (:class:`BranchRecipe`) they are averaged in
+    before anything is trained, into all but the branch.
     ``guide`` names the encoder that ``regression`` and ``imitation`` look to: a folder or a hub id (for regression, a
     student's bundle as well); the weights that are kept if left out; with ``guide_pieces`` a text that is longer than
     it reads aims at the mean embedding of its pieces, not at that of its start. ``recompute`` trades a third of the
@@ -208,7 +206,7 @@ class NetworkRecipe(_Strict):
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     cosine_scale: Annotated[float, Field(gt=0)] = 20.0
     matryoshka: list[Annotated[int, Field(gt=1)]] = []
-    keep_initial: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    keep_initial: Annotated[float, Field(ge=0, le=1)] = 0.0
     guide: str | None = None
     guide_pieces: bool = False
     head: HeadRecipe = HeadRecipe()
@@ -267,6 +265,8 @@ class NetworkRecipe(_Strict):
 
     @model_validator(mode="after")
     def _parts_fit_the_kind(self) -> Self:
+        if self.keep_initial == 1 and self.branch is None:
+            raise ValueError("keep_initial = 1 would keep nothing of what is trained, but for a branch")
         if self.kind == "cross-encoder" and (self.keep_initial or self.texts or self.matryoshka):
             raise ValueError("keep_initial, texts and matryoshka are a bi-encoder's: a cross-encoder embeds nothing")
         if self.head.kind == ("cosine" if self.kind == "cross-encoder" else "classifier"):
@@ -292,11 +292,16 @@ class NetworkRecipe(_Strict):
     def _a_branch_is_what_is_trained(self) -> Self:
         if self.branch is None:
             return self
-        if self.kind == "cross-encoder" or self.body == "static" or self.head.kind != "mlp":
-            raise ValueError("a branch is a transformer's that embeds, and it is compared by an mlp head")
-        others = ("frozen", "keep_initial", "layers", "attention", "positions", "texts", "matryoshka")
+        if self.kind == "cross-encoder" or self.body == "static":
+            raise ValueError("a branch is a transformer's that embeds")
+        others = ("frozen", "layers", "attention", "positions", "texts")
         if stray := [name for name in others if getattr(self, name)]:
             raise ValueError(f"with a branch nothing else of the body is trained or changed: leave out {stray}")
+        if self.body_stages == 0 or (self.head.kind != "cosine" and self.body_stages == len(self.stages)):
+            raise ValueError(
+                "a branch is trained by stages of the body, and then merged; a head is fitted to what came out, by "
+                "stages with head_only"
+            )
         return self
 
     @model_validator(mode="after")

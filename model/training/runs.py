@@ -12,12 +12,16 @@ from pydantic import ValidationError
 
 from model.faults import TrainingFault
 from model.manifest import digests_of, sha256_of
+from model.tokens import plan_batches
+from model.training.branch import BRANCH, BranchedBert
 from model.training.imitation import Imitation
 from model.training.language import Vocabulary, fit_mlm_head
 from model.training.networks import (
+    CHARACTERS_PER_BATCH,
     TOKENIZER_FILES,
     BiEncoder,
     Network,
+    head_of,
     load_network,
     make_network,
     save_network,
@@ -29,6 +33,8 @@ from model.training.trainer import Material, Progress, train_stage
 
 CLAIM = "run.json"
 """In a run's folder: what decides its weights. A run is only taken up with the same."""
+MERGED_OVER = 16_384
+"""Texts that decide how a branch is merged, at most: many times what their second moments need."""
 
 
 def train_network(
@@ -63,7 +69,7 @@ def train_network(
     network = make_network(recipe, init).eval()
     if isinstance(network, BiEncoder) and isinstance(network.body, StaticBody):
         network.body.weigh(token_counts(network.tokenizer, _texts_of(stages), network.body.config.vocab_size))
-    if recipe.body_stages == 0:
+    if recipe.branch is not None or recipe.body_stages == 0:
         keep_initial(network, recipe, origin)
     for number, (stage, material) in enumerate(zip(recipe.stages, stages, strict=True)):
         finished = folder / f"stage-{number}"
@@ -73,7 +79,10 @@ def train_network(
         imitation = _imitation(network, recipe, stage, material, origin, progress)
         train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress, imitation)
         if number + 1 == recipe.body_stages:
-            keep_initial(network, recipe, origin)
+            if isinstance(network, BiEncoder) and isinstance(network.body, BranchedBert):
+                _merge(network, network.body, recipe, stages)
+            else:
+                keep_initial(network, recipe, origin)
         save_network(network, recipe, init, finished)
     save_network(network, recipe, init, folder)
     for number in range(len(stages)):
@@ -112,6 +121,15 @@ def _imitation(
     return Imitation(stage.imitation, network.body, guide.body, vocabulary, head)
 
 
+def _merge(network: BiEncoder, body: BranchedBert, recipe: NetworkRecipe, stages: Sequence[Material]) -> None:
+    """Merge a trained branch with its body, over texts of the run; a head for what came out starts anew."""
+    texts = _texts_of(stages)
+    texts = texts[:: -(-len(texts) // MERGED_OVER)]
+    batches = plan_batches([len(text) for text in texts], CHARACTERS_PER_BATCH)
+    body.merge([network.inputs([texts[row] for row in batch]) for batch in batches])
+    network.head = head_of(recipe.head, network.dims)
+
+
 def _texts_of(stages: Sequence[Material]) -> list[str]:
     """Every text that a run learns from, once."""
     pairs = [example.pair for stage in stages for example in stage.examples]
@@ -133,12 +151,15 @@ def weights_digest(init: Path | str) -> str:
 
 
 def keep_initial(network: Network, recipe: NetworkRecipe, origin: Path | str) -> None:
-    """Average a bi-encoder's body with the weights it came from (WiSE-FT, Wortsman et al., arXiv 2109.01903)."""
+    """Average a bi-encoder's body with the weights it came from (WiSE-FT, Wortsman et al., arXiv 2109.01903).
+
+    A branch is left as it is.
+    """
     if recipe.keep_initial == 0:
         return
     initial = make_network(recipe, origin).body.state_dict()
     for name, tensor in network.body.state_dict().items():
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and not name.startswith(BRANCH):
             tensor.lerp_(initial[name], recipe.keep_initial)
 
 
@@ -151,8 +172,6 @@ def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequen
         for target in stage.texts:
             seen.update(target.text.encode() + (b"" if target.embedding is None else target.embedding.tobytes()))
         seen.update(b"end of stage\n")
-    if recipe.branch is not None and recipe.branch.init is not None:
-        seen.update(f"branch {weights_digest(recipe.branch.init)}\n".encode())
     claim = {
         "recipe": recipe.model_dump(mode="json"),
         "init": weights_digest(init),
