@@ -60,8 +60,8 @@ def cost(
 
     from model.training.attention_recipe import PositionRecipe
     from model.training.graphs import to_onnx
+    from model.training.network_recipe import HeadRecipe, NetworkRecipe
     from model.training.networks import make_network
-    from model.training.recipes import HeadRecipe, NetworkRecipe
     from scripts.studies import cost as study
     from scripts.studies.cells import Cell, Found, run_cells
 

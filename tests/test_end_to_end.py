@@ -177,8 +177,8 @@ def test_a_gate_that_fails_publishes_nothing(home: Path) -> None:
 
 
 def test_a_served_signal_answers_what_it_labelled(home: Path) -> None:
+    from model.training.data_recipe import PairSet
     from model.training.pairs import read_pairs
-    from model.training.recipes import PairSet
 
     pairs = read_pairs(home / "data", PairSet(**tiny_training.pair_set("train")))
     with (home / "logits").open() as file:

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from model.faults import TrainingFault
-from model.training.recipes import BranchRecipe
+from model.training.network_recipe import BranchRecipe
 
 BRANCH = "encoder.branch."
 """What the names of a branch's weights start with."""

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from model.bundle import BundleManifest
-from model.training.recipes import SILVER, DataRecipe, DistillationRecipe, NetworkRecipe, TeacherRecipe
+from model.training.data_recipe import SILVER, DataRecipe
+from model.training.network_recipe import NetworkRecipe
+from model.training.recipes import DistillationRecipe, TeacherRecipe
 from model.training.signal import Signal
 
 

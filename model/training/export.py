@@ -21,11 +21,12 @@ from model.training.card import network_card, signal_card
 from model.training.gates import check_int8_loss, check_invariance, check_labels, check_parity
 from model.training.graphs import OPSET, to_onnx
 from model.training.material import pairs_to_train
+from model.training.network_recipe import HeadRecipe, NetworkRecipe
 from model.training.networks import BiEncoder, CrossEncoder, Network, check_length, load_network, make_network
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
-from model.training.recipes import DistillationRecipe, ExportRecipe, HeadRecipe, NetworkRecipe, TeacherRecipe
+from model.training.recipes import DistillationRecipe, ExportRecipe, TeacherRecipe
 from model.training.scoring import OnnxScorer, Scored, figures
 from model.training.sentence_transformer import own_tokenizer
 from model.training.signal import SIGNAL, Member, Signal

@@ -12,8 +12,8 @@ from model.bundle import MANIFEST, load_student
 from model.encoder import whole_embeddings
 from model.manifest import sha256_of
 from model.tokens import SentenceTokenizer
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, make_network, mixed_precision, tokenizer_files
-from model.training.recipes import NetworkRecipe
 
 TEXTS_PER_CHUNK = 8192
 

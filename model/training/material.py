@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.training.data_recipe import SILVER
 from model.training.guide import guide_embeddings
 from model.training.logits import TeacherLogits
+from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.objectives import Example
 from model.training.pairs import Pair, TrainingData
-from model.training.recipes import SILVER, NetworkRecipe, Stage
 from model.training.trainer import Material, Progress, TextTarget
 
 

@@ -27,8 +27,8 @@ from model.tokens import Arrays, PairTokenizer, SentenceTokenizer, Tokens, plan_
 from model.training.attention import MixedBert
 from model.training.attention_recipe import attention_of
 from model.training.branch import BranchedBert
+from model.training.network_recipe import HeadRecipe, NetworkRecipe
 from model.training.pairs import Pair
-from model.training.recipes import HeadRecipe, NetworkRecipe
 from model.training.static import StaticBody, vocabulary_embeddings
 
 Inputs = dict[str, Tensor]

@@ -17,9 +17,9 @@ from model.training.losses import (
     ranking_target,
     soft_cross_entropy,
 )
+from model.training.network_recipe import NetworkRecipe, PairLoss, Stage
 from model.training.networks import Answers
 from model.training.pairs import Pair
-from model.training.recipes import NetworkRecipe, PairLoss, Stage
 
 POSITIVE = 0.8
 """From this target on, a pair is a positive of the contrastive loss: for STS, four of five."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.faults import TrainingFault
-from model.training.recipes import SILVER, SILVER_PAIRS, DataRecipe, PairSet, Stage
+from model.training.data_recipe import SILVER, SILVER_PAIRS, DataRecipe, PairSet
+from model.training.network_recipe import Stage
 
 
 class PairFileError(TrainingFault):

@@ -16,6 +16,7 @@ from model.tokens import plan_batches
 from model.training.branch import BRANCH, BranchedBert
 from model.training.imitation import Imitation
 from model.training.language import Vocabulary, fit_mlm_head
+from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import (
     CHARACTERS_PER_BATCH,
     TOKENIZER_FILES,
@@ -27,7 +28,6 @@ from model.training.networks import (
     save_network,
     tokenizer_files,
 )
-from model.training.recipes import NetworkRecipe, Stage
 from model.training.static import StaticBody, token_counts
 from model.training.trainer import Material, Progress, train_stage
 

@@ -15,9 +15,9 @@ from model.head import Calibration, CosineHead, Head, load_head
 from model.sessions import open_session
 from model.similarity import score_pairs
 from model.tokens import PairTokenizer, SentenceTokenizer
+from model.training.network_recipe import NetworkRecipe
 from model.training.pairs import Pair
 from model.training.quality import Correlation, calibration_error
-from model.training.recipes import NetworkRecipe
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from model.training.guide import guide_embeddings
 from model.training.logits import TeacherLogits, label
 from model.training.material import materials, pairs_to_train, stage_examples
 from model.training.neighbours import write_neighbours
+from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import Network
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation, accuracy, decisions, expected_gold, f1
-from model.training.recipes import TASK_RESULT, NetworkRecipe, ShallowRecipe, Stage, TaskRecipe
+from model.training.recipes import TASK_RESULT, ShallowRecipe, TaskRecipe
 from model.training.runs import network_digest, train_network, weights_digest
 from model.training.signal import Member, Signal
 from model.training.trainer import Progress

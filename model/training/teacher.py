@@ -15,10 +15,11 @@ from model.head import Calibration, Head
 from model.training.graphs import write_graph
 from model.training.logits import TeacherLogits
 from model.training.material import materials
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import weights_of
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation, fit_calibration
-from model.training.recipes import NetworkRecipe, TeacherRecipe
+from model.training.recipes import TeacherRecipe
 from model.training.runs import network_digest, train_network
 from model.training.scoring import OnnxScorer
 from model.training.signal import SIGNAL, Member, Signal

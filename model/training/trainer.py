@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from model.training.attention import FeatureMaps, Positions
 from model.training.conversion import map_loss
 from model.training.imitation import Imitation
+from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import Answers, BiEncoder, Network, mixed_precision
 from model.training.objectives import Example, pair_objective, text_objective
 from model.training.pairs import Pair
-from model.training.recipes import NetworkRecipe, Stage
 
 CHECKPOINT_SECONDS = 120.0
 WINDOW = 32  # batches whose pairs are sorted by length together

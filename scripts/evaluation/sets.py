@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.manifest import digests_of
+from model.training.data_recipe import PairSet
 from model.training.pairs import read_pairs
-from model.training.recipes import PairSet
 from scripts.console import BadInput
 
 REGISTRY = Path(__file__).parents[1] / "recipes/evaluation.toml"

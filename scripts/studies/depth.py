@@ -12,10 +12,10 @@ from model.training.attention_recipe import LEARNED, AttentionKind, TopLayers, n
 from model.training.imitation_recipe import ImitationRecipe
 from model.training.losses import uniform_layer_map
 from model.training.material import materials
+from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import BiEncoder, make_network, weights_of
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation
-from model.training.recipes import NetworkRecipe, Stage
 from model.training.runs import train_network
 from scripts.evaluation.bootstrap import Estimate, Samples
 from scripts.evaluation.metrics import Floats, pearson

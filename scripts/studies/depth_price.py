@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from model.training.material import materials
+from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import BiEncoder, weights_of
 from model.training.pairs import TrainingData
-from model.training.recipes import NetworkRecipe, Stage
 from model.training.runs import train_network
 from model.training.trainer import Material, Progress, steps_of
 from scripts.studies.cells import Cell

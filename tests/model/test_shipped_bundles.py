@@ -82,8 +82,8 @@ def test_sense_before_statistics() -> None:
 
 def test_stsb_test_through_the_service_is_what_the_card_says(data: Path) -> None:
     stats = pytest.importorskip("scipy.stats")
+    from model.training.data_recipe import PairSet
     from model.training.pairs import read_pairs
-    from model.training.recipes import PairSet
 
     pairs = read_pairs(data, PairSet(file="stsb/test.tsv.gz", range=(0, 5), terms="STS benchmark"))
     client = TestClient(create_app(Settings(teacher=None)))

@@ -15,8 +15,9 @@ from huggingface_hub.utils import close_session
 from rich.progress import Progress
 from typer.testing import CliRunner
 
+from model.training.data_recipe import PairSet
 from model.training.pairs import Pair, TrainingData, pair_rows, read_pairs
-from model.training.recipes import PairSet, TeacherRecipe, read_recipe
+from model.training.recipes import TeacherRecipe, read_recipe
 from scripts.console import REFUSALS, BadInput
 from scripts.datasets import hub as hub_module
 from scripts.datasets.catalogue import CATALOGUE

@@ -9,10 +9,10 @@ import numpy as np
 
 from model.tokens import SentenceTokenizer
 from model.training.guide import guide_embeddings
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import tokenizer_files
 from model.training.objectives import Example
 from model.training.pairs import Pair, TrainingData
-from model.training.recipes import NetworkRecipe
 from model.training.trainer import Material, Progress, TextTarget
 from scripts.evaluation.sets import Collection, GoldPairs
 from scripts.studies.length.context import Context

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from model.training.attention_recipe import AttentionKind, PositionRecipe
+from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import weights_of
-from model.training.recipes import DistillationRecipe, NetworkRecipe, Stage
+from model.training.recipes import DistillationRecipe
 from scripts.console import BadInput
 from scripts.studies.cells import Cell
 

@@ -20,11 +20,11 @@ from model.tokens import SentenceTokenizer
 from model.training.attention import BLOCK, BLOCKED, MIXED, PLAIN, FeatureMaps, MixedBert, as_softmax, feature_maps
 from model.training.attention_recipe import AttentionKind, AttentionRecipe, PositionRecipe, attention_of
 from model.training.graphs import to_onnx
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, load_network, make_network, save_network
 from model.training.objectives import Example
 from model.training.pairs import Pair
 from model.training.quantise import IN_FLOAT
-from model.training.recipes import NetworkRecipe
 from model.training.trainer import Material, train_stage
 from tests import tiny
 from tests.model.training.tiny_training import bert, network

@@ -15,8 +15,8 @@ from model.training.branch import BRANCH as COPIES
 from model.training.branch import BranchedBert
 from model.training.card import network_card
 from model.training.graphs import to_onnx
+from model.training.network_recipe import BranchRecipe, NetworkRecipe
 from model.training.networks import BiEncoder, load_network, make_network, save_network
-from model.training.recipes import BranchRecipe, NetworkRecipe
 from model.training.runs import train_network
 from model.training.trainer import Material
 from tests.model.training.test_card import MANIFEST, SIGNAL

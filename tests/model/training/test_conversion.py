@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from model.training.attention import MixedBert, as_softmax, feature_maps
 from model.training.conversion import map_loss
 from model.training.losses import attention_cross_entropy, attention_kl
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, make_network
-from model.training.recipes import NetworkRecipe
 from model.training.runs import train_network
 from model.training.traces import trace
 from model.training.trainer import Material, TextTarget, train_stage

@@ -14,9 +14,9 @@ from model.head import Calibration
 from model.tokens import SentenceTokenizer
 from model.training.export import export_network
 from model.training.guide import guide_embeddings
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, make_network, save_network
 from model.training.quality import Correlation
-from model.training.recipes import NetworkRecipe
 from model.training.signal import SIGNAL, Signal
 from tests import tiny
 from tests.model.training.tiny_training import WORDS, network, student_recipe, training_data

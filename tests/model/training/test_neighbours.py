@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from model.faults import TrainingFault
+from model.training.data_recipe import SILVER_PAIRS, DataRecipe
 from model.training.neighbours import write_neighbours
 from model.training.pairs import TrainingData, read_pairs
-from model.training.recipes import SILVER_PAIRS, DataRecipe, NeighbourRecipe
+from model.training.recipes import NeighbourRecipe
 
 QUESTIONS = ["q0", "q1", "q2", "q3"]
 ANSWERS = ["a0", "a1", "a2", "a3"]

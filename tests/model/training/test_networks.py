@@ -9,6 +9,7 @@ from model.faults import TrainingFault
 from model.head import MlpHead as NumpyHead
 from model.head import QuadraticHead as NumpyQuadraticHead
 from model.training.answers import torch_logits
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import (
     BiEncoder,
     CrossEncoder,
@@ -21,7 +22,6 @@ from model.training.networks import (
 )
 from model.training.objectives import Example
 from model.training.pairs import Pair
-from model.training.recipes import NetworkRecipe
 from model.training.trainer import Learner, Material, train_stage, warmup_then_linear
 from tests.model.training.tiny_training import network
 

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional
 
 from model.training.losses import cosent, embedding_regression, margin_mse, multiple_negatives, pair_logit_loss
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import Answers
 from model.training.objectives import Example, Targets, pair_objective, text_objective
 from model.training.pairs import Pair
-from model.training.recipes import NetworkRecipe
 from tests.model.training.tiny_training import network
 
 EXAMPLES = [

@@ -6,16 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from model.training.data_recipe import DataRecipe, PairSet
 from model.training.pairs import HeldOut, Pair, PairFileError, TrainingData, read_pairs
-from model.training.recipes import (
-    DataRecipe,
-    DistillationRecipe,
-    PairSet,
-    RecipeError,
-    SilverRecipe,
-    TeacherRecipe,
-    read_recipe,
-)
+from model.training.recipes import DistillationRecipe, RecipeError, SilverRecipe, TeacherRecipe, read_recipe
 from tests.model.training.tiny_training import LEAK, training_data
 
 STS = PairSet(file="set/train.tsv", range=(0, 5), terms="")

@@ -18,15 +18,17 @@ from model.head import Calibration
 from model.training import distil as distil_module
 from model.training import networks
 from model.training import teacher as teacher_module
+from model.training.data_recipe import DataRecipe
 from model.training.distil import distil
 from model.training.guide import guide_embeddings
 from model.training.logits import TeacherLogits, label
 from model.training.material import materials, pairs_to_train, stage_examples
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, Network, make_network, weights_of
 from model.training.objectives import Example
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation
-from model.training.recipes import DataRecipe, NetworkRecipe, TeacherRecipe
+from model.training.recipes import TeacherRecipe
 from model.training.runs import keep_initial, train_network
 from model.training.signal import Signal
 from model.training.teacher import TeacherGateError, train_teacher

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from transformers import AutoModel
 
 from model.faults import TrainingFault
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, make_network
-from model.training.recipes import NetworkRecipe
 from model.training.sentence_transformer import SentenceTransformer
 from tests.model.training.tiny_training import network, write_pretrained
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from model.bundle import load_student
 from model.faults import TrainingFault
+from model.training.data_recipe import SILVER_PAIRS
 from model.training.pairs import TrainingData, normalised, read_pairs
-from model.training.recipes import SILVER_PAIRS, SilverRecipe
+from model.training.recipes import SilverRecipe
 from model.training.silver import make_silver, matched
 from tests import tiny
 from tests.model.training.tiny_training import DATA, LEAK

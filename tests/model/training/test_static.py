@@ -15,11 +15,11 @@ from model.head import Calibration
 from model.tokens import SentenceTokenizer
 from model.training.export import export_network
 from model.training.graphs import OPSET, to_onnx
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, load_network, make_network, save_network
 from model.training.objectives import Example
 from model.training.pairs import Pair
 from model.training.quality import Correlation
-from model.training.recipes import NetworkRecipe
 from model.training.runs import train_network
 from model.training.signal import SIGNAL, Signal
 from model.training.static import SIF, StaticBody, quantise_table, token_counts

@@ -5,8 +5,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+from model.training.data_recipe import DataRecipe
 from model.training.pairs import TrainingData
-from model.training.recipes import DataRecipe, DistillationRecipe, TeacherRecipe
+from model.training.recipes import DistillationRecipe, TeacherRecipe
 from tests import tiny
 
 WORDS = ["apple", "river", "stone", "cloud", "green", "table", "music", "paper", "horse", "light", "seven", "window"]
