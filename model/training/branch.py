@@ -11,24 +11,23 @@ from transformers import BertConfig, BertModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from model.faults import TrainingFault
-from model.training.network_recipe import BranchRecipe
 
 BRANCH = "encoder.branch."
 """What the names of a branch's weights start with."""
 
 
 class _Fork(nn.Module):
-    """BERT's layers, the top ones twice; what it answers are the states of the copies, or of both stacks as one."""
+    """BERT's layers, the top ones twice, and the matrix that makes one of the states of both stacks."""
 
     def __init__(self, layers: nn.ModuleList, config: BertConfig) -> None:
         super().__init__()
-        branch = BranchRecipe.model_validate(config.branch)
-        if branch.layers >= len(layers):
-            raise TrainingFault(f"a branch of {branch.layers} layers is asked for, of a body of {len(layers)}")
+        copies = config.branch["layers"]
+        if copies >= len(layers):
+            raise TrainingFault(f"a branch of {copies} layers is asked for, of a body of {len(layers)}")
         self.layer = layers
-        self.branch = nn.ModuleList(deepcopy(layer) for layer in layers[-branch.layers :])
-        self.merge = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
-        self.merge.requires_grad_(False)
+        self.branch = nn.ModuleList(deepcopy(layer) for layer in layers[len(layers) - copies :])
+        readings = 2 if copies else 1
+        self.merge = nn.Linear(readings * config.hidden_size, config.hidden_size, bias=False)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **others: object
@@ -43,9 +42,8 @@ class _Fork(nn.Module):
             first = layer(first, attention_mask)
         for layer in self.branch:
             second = layer(second, attention_mask)
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=self.merge(torch.cat([first, second], dim=-1))
-        )
+        both = torch.cat([first, second], dim=-1) if len(self.branch) else first
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.merge(both))
 
 
 class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
@@ -54,30 +52,48 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
     The first reading is BERT's own. The second goes through copies of the top layers. One matrix makes of both states
     of a token as many numbers as one has (:meth:`merge`); until then it hands on the second reading alone. Pooling is
     linear, so whoever takes the mean of the states and its unit length has the embedding, as of any BERT.
-    ``config.branch`` is the :class:`BranchRecipe`.
+    ``config.branch`` is the :class:`~model.training.network_recipe.BranchRecipe`, as a dictionary; of no layers where
+    one reading was left (:meth:`keep`).
     """
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = False) -> None:
         super().__init__(config, add_pooling_layer)
-        self.recipe = BranchRecipe.model_validate(config.branch)
         self.encoder: _Fork = _Fork(self.encoder.layer, config)  # type: ignore[assignment]
 
     @torch.no_grad()
     def start(self) -> None:
-        """Let the branch be a copy of the top layers, and alone be heard; it alone is trained from here."""
-        for copy, layer in zip(self.encoder.branch, self.encoder.layer[-self.recipe.layers :], strict=True):
+        """Let the branch be a copy of the top layers, and alone be heard."""
+        top = self.encoder.layer[-len(self.encoder.branch) :]
+        for copy, layer in zip(self.encoder.branch, top, strict=True):
             copy.load_state_dict(layer.state_dict())
         dim = self.config.hidden_size
         self.encoder.merge.weight.copy_(torch.cat([torch.zeros(dim, dim), torch.eye(dim)], dim=1))
+
+    def train_branch_alone(self) -> None:
+        """Let nothing but the copies learn."""
         self.requires_grad_(False)
         self.encoder.branch.requires_grad_(True)
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module; but what is not trained drops nothing out."""
+        """As of any module; but what does not learn drops nothing out."""
         super().train(mode)
-        self.embeddings.eval()
-        self.encoder.layer.eval()
+        for part in (self.embeddings, self.encoder.layer):
+            part.train(mode and any(parameter.requires_grad for parameter in part.parameters()))
         return self
+
+    def keep(self, layers: Sequence[int]) -> None:
+        """Leave one reading, through these layers in this order; the copies are numbered on from the body's own.
+
+        What merged the reading that the last of them ends goes on to say in which coordinates the embedding lies.
+        """
+        own, dim = len(self.encoder.layer), self.config.hidden_size
+        every = [*self.encoder.layer, *self.encoder.branch]
+        half = self.encoder.merge.weight.data[:, dim:] if layers[-1] >= own else self.encoder.merge.weight.data[:, :dim]
+        self.encoder.layer = nn.ModuleList(every[number] for number in layers)
+        self.encoder.branch = nn.ModuleList()
+        self.encoder.merge = nn.Linear(dim, dim, bias=False)
+        self.encoder.merge.weight.data.copy_(half)
+        self.config.branch = self.config.branch | {"layers": 0}
 
     @torch.no_grad()
     def merge(self, batches: Sequence[dict[str, Tensor]]) -> None:
@@ -93,7 +109,8 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
         joint = torch.cat([self._means(inputs) for inputs in batches]).double()  # (texts, 2 dim)
         dim = self.config.hidden_size
         lengths = joint.square().view(-1, 2, dim).sum(-1).mean(0).sqrt()  # (2,)
-        shares = torch.tensor([1 - self.recipe.share, self.recipe.share], dtype=torch.float64)
+        share = self.config.branch["share"]
+        shares = torch.tensor([1 - share, share], dtype=torch.float64)
         scales = (shares.sqrt() / lengths).repeat_interleave(dim)  # (2 dim,)
         unit = functional.normalize(joint * scales, dim=-1)
         axes = torch.linalg.eigh(unit.T @ unit).eigenvectors.flip(1)[:, :dim]  # (2 dim, dim)

@@ -97,7 +97,8 @@ class NetworkRecipe(Strict):
     """One network to train: a cross-encoder, or a bi-encoder with its head.
 
     A ``static`` body is a table of token rows, made from the initial weights and the texts that are learned from.
-    ``layers`` picks layers of the initial body by number, from 0 (all of them if left out); ``attention`` says which
+    ``layers`` picks layers of the initial body by number, from 0 (all of them if left out; those of its branch, where
+    it has one, are numbered on, and one reading is left); ``attention`` says which
     kind of attention each of these has, and ``positions`` how many tokens are told apart (both as the initial weights
     have it if left out). Of ``frozen`` parts the weights stay as they are; positions that ``positions`` adds are
     trained all the same. ``keep_initial`` is the share of the initial weights that is averaged in once the body is

@@ -272,7 +272,7 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
         _keep_layers(network.body, recipe.layers)
     if isinstance(network.body, MixedBert):
         _mix(network.body, recipe)
-    if isinstance(network.body, BranchedBert):
+    if isinstance(network.body, BranchedBert) and recipe.branch is not None:
         network.body.start()
     check_length(network.body, recipe.max_tokens)
     _freeze(network.body, recipe)
@@ -326,26 +326,36 @@ def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
 def _own_kind(
     recipe: NetworkRecipe, config: PretrainedConfig, source: Path | str
 ) -> type[BranchedBert | MixedBert] | None:
-    """The body that a recipe asks for and transformers does not have, if so; its facts are put into the config."""
-    if recipe.branch is None and not (recipe.attention or recipe.positions or hasattr(config, "attention_kinds")):
+    """The body that transformers does not have, if the recipe asks for one, or the weights are such a one's.
+
+    Facts that it asks for are put into the config.
+    """
+    branched = recipe.branch is not None or hasattr(config, "branch")
+    mixed = recipe.attention is not None or recipe.positions is not None or hasattr(config, "attention_kinds")
+    if not (branched or mixed):
         return None
     if config.model_type != "bert":
         raise TrainingFault(
             f"{source} is of kind {config.model_type}: attention, positions and a branch can be chosen for BERT's kind"
         )
-    if recipe.branch is None:
-        return MixedBert
-    config.branch = recipe.branch.model_dump()
-    return BranchedBert
+    if branched and mixed:
+        raise TrainingFault(f"{source}: a body with a branch has softmax attention and BERT's positions, or no branch")
+    if recipe.branch is not None:
+        config.branch = recipe.branch.model_dump()
+    return BranchedBert if branched else MixedBert
 
 
 def _keep_layers(body: PreTrainedModel, layers: Sequence[int]) -> None:
     """Leave these layers of a body, in this order (DistilBERT's initialisation, arXiv 1910.01108)."""
     every = body.base_model.get_submodule("encoder.layer")
     assert isinstance(every, nn.ModuleList)
-    if missing := [number for number in layers if number >= len(every)]:
-        raise TrainingFault(f"layers {missing} asked for, but the initial weights have {len(every)}, numbered from 0")
-    body.base_model.get_submodule("encoder").layer = nn.ModuleList(every[number] for number in layers)
+    count = len(every) + (len(body.encoder.branch) if isinstance(body, BranchedBert) else 0)
+    if missing := [number for number in layers if number >= count]:
+        raise TrainingFault(f"layers {missing} asked for, but the initial weights have {count}, numbered from 0")
+    if isinstance(body, BranchedBert):
+        body.keep(layers)
+    else:
+        body.base_model.get_submodule("encoder").layer = nn.ModuleList(every[number] for number in layers)
     body.config.num_hidden_layers = len(layers)
     if isinstance(body, MixedBert):
         body.config.attention_kinds = [body.config.attention_kinds[number] for number in layers]
@@ -367,6 +377,8 @@ def _freeze(body: PreTrainedModel, recipe: NetworkRecipe) -> None:
         body.base_model.embeddings.requires_grad_(False)
         if isinstance(body, MixedBert) and recipe.positions is not None:
             body.open_positions()
+    if isinstance(body, BranchedBert) and recipe.branch is not None:
+        body.train_branch_alone()
 
 
 def check_length(body: PreTrainedModel, max_tokens: int) -> None:

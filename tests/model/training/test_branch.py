@@ -15,7 +15,7 @@ from model.training.branch import BRANCH as COPIES
 from model.training.branch import BranchedBert
 from model.training.card import network_card
 from model.training.graphs import to_onnx
-from model.training.network_recipe import BranchRecipe, NetworkRecipe
+from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, load_network, make_network, save_network
 from model.training.runs import train_network
 from model.training.trainer import Material
@@ -90,7 +90,7 @@ def some_texts(count: int) -> list[str]:
 @pytest.mark.parametrize("share", [0.2, 0.6])
 def test_merged_cosines_are_the_mean_of_both_readings(pretrained: Path, forked: BiEncoder, share: float) -> None:
     """As many axes as there are texts hold all of it; and an average length, as long as the lengths are alike."""
-    body_of(forked).recipe = BranchRecipe.model_validate(BRANCH | {"share": share})
+    forked.body.config.branch["share"] = share
     texts = some_texts(12)
     own, branch = readings(forked, texts)
     body_of(forked).merge([forked.inputs(texts)])
@@ -186,6 +186,50 @@ def test_an_exported_graph_is_that_of_any_encoder(forked: BiEncoder) -> None:
     mask = torch.as_tensor(inputs["attention_mask"]).unsqueeze(-1)
     pooled = functional.normalize((hidden * mask).sum(1), dim=-1)
     torch.testing.assert_close(pooled, embeddings, atol=1e-5, rtol=0)
+
+
+def merged_run(student: BiEncoder, weights: Path, folder: Path) -> Path:
+    body_of(student).merge([student.inputs(some_texts(60))])
+    save_network(student, recipe(), weights, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("layers", "reading"), [([0, 1], 0), ([0, 2], 1)])
+def test_one_reading_can_be_kept(
+    tmp_path: Path, pretrained: Path, forked: BiEncoder, layers: list[int], reading: int
+) -> None:
+    """In the coordinates of the embedding that both were merged into, and all of it learns."""
+    run = merged_run(forked, pretrained, tmp_path / "run")
+    kept = encoder(recipe(branch=None, layers=layers), run)
+    assert all(parameter.requires_grad for parameter in kept.body.parameters())
+    weight = body_of(forked).encoder.merge.weight.data
+    other = slice(32, 64) if reading == 0 else slice(0, 32)
+    weight[:, other] = 0.0
+    torch.testing.assert_close(kept.embed_all(TEXTS), forked.embed_all(TEXTS))
+    save_network(kept, recipe(branch=None, layers=layers), run, tmp_path / "kept")
+    again, _ = load_network(tmp_path / "kept")
+    assert isinstance(again, BiEncoder)
+    assert torch.equal(again.embed_all(TEXTS), kept.embed_all(TEXTS))
+
+
+def test_layers_are_counted_with_the_branchs(tmp_path: Path, pretrained: Path, forked: BiEncoder) -> None:
+    run = merged_run(forked, pretrained, tmp_path / "run")
+    with pytest.raises(TrainingFault, match=r"layers .3. asked for, but the initial weights have 3"):
+        make_network(recipe(branch=None, layers=[0, 3]), run)
+
+
+def test_a_table_of_tokens_is_made_of_both_readings(tmp_path: Path, pretrained: Path, forked: BiEncoder) -> None:
+    run = merged_run(forked, pretrained, tmp_path / "run")
+    rows = encoder(recipe(branch=None, body="static", head={"kind": "cosine"}, stages=STAGES[:1]), run).body
+    text = "a"
+    _, token, _ = forked.tokenizer.tokenize([text]).ids.values
+    torch.testing.assert_close(rows.get_parameter("table.weight")[token], forked.embed_all([text])[0])
+
+
+def test_a_branch_has_softmax_attention(tmp_path: Path, pretrained: Path, forked: BiEncoder) -> None:
+    run = merged_run(forked, pretrained, tmp_path / "run")
+    with pytest.raises(TrainingFault, match="or no branch"):
+        make_network(recipe(branch=None, attention="elu"), run)
 
 
 def test_a_card_says_what_the_branch_is() -> None:
