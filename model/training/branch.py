@@ -84,24 +84,25 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
     def keep(self, layers: Sequence[int]) -> None:
         """Leave one reading, through these layers in this order; the copies are numbered on from the body's own.
 
-        What merged the reading that the last of them ends goes on to say in which coordinates the embedding lies.
+        The axes of the embedding stay: it starts as if both readings were this one.
         """
-        own, dim = len(self.encoder.layer), self.config.hidden_size
+        dim = self.config.hidden_size
         every = [*self.encoder.layer, *self.encoder.branch]
-        half = self.encoder.merge.weight.data[:, dim:] if layers[-1] >= own else self.encoder.merge.weight.data[:, :dim]
+        first, second = self.encoder.merge.weight.data.split(dim, dim=1)
         self.encoder.layer = nn.ModuleList(every[number] for number in layers)
         self.encoder.branch = nn.ModuleList()
         self.encoder.merge = nn.Linear(dim, dim, bias=False)
-        self.encoder.merge.weight.data.copy_(half)
+        self.encoder.merge.weight.data.copy_(first + second)
         self.config.branch = self.config.branch | {"layers": 0}
 
     @torch.no_grad()
     def merge(self, batches: Sequence[dict[str, Tensor]]) -> None:
         """Make one embedding of the two that nearly has the mean of their cosines, the branch's weighing ``share``.
 
-        Both are brought to the same length, on average over the texts given, and to their shares of the whole. Their
-        principal axes (about the origin, as cosines are) follow: the first ``dim`` of 2 ``dim``, the one that holds
-        most first, so that every prefix is the best embedding of its length in the least squares.
+        Both are brought to the same length, on average over the texts given, and to their shares of the whole. Then
+        each is turned to its principal axes (about the origin, as cosines are), and of the 2 ``dim`` axes those ``dim``
+        are kept that hold most, the one that holds most first: every prefix is an embedding, too. No axis mixes the
+        readings, so that a head can weigh them anew.
 
         Args:
             batches: what the body reads of the texts that decide; (texts, tokens) tensors each.
@@ -113,8 +114,10 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
         shares = torch.tensor([1 - share, share], dtype=torch.float64)
         scales = (shares.sqrt() / lengths).repeat_interleave(dim)  # (2 dim,)
         unit = functional.normalize(joint * scales, dim=-1)
-        axes = torch.linalg.eigh(unit.T @ unit).eigenvectors.flip(1)[:, :dim]  # (2 dim, dim)
-        self.encoder.merge.weight.copy_((axes * scales[:, None]).T)
+        moments = [torch.linalg.eigh(reading.T @ reading) for reading in unit.split(dim, dim=1)]
+        axes = torch.block_diag(*(found.eigenvectors for found in moments))  # (2 dim, 2 dim)
+        most = torch.cat([found.eigenvalues for found in moments]).argsort(descending=True)[:dim]
+        self.encoder.merge.weight.copy_((axes[:, most] * scales[:, None]).T)
 
     def _means(self, inputs: dict[str, Tensor]) -> Tensor:
         """(texts, 2 dim) means over tokens of the states of both readings."""

@@ -96,18 +96,24 @@ def test_merged_cosines_are_the_mean_of_both_readings(pretrained: Path, forked: 
     body_of(forked).merge([forked.inputs(texts)])
     merged = forked.embed_all(texts)
     expected = (1 - share) * own @ own.T + share * branch @ branch.T
-    torch.testing.assert_close(merged @ merged.T, expected, atol=0.03, rtol=0)
+    torch.testing.assert_close(merged @ merged.T, expected, atol=0.04, rtol=0)
     assert (merged @ merged.T - own @ own.T).abs().max() > 0.03 * share
 
 
 def test_merged_axes_are_in_the_order_of_what_they_hold(forked: BiEncoder) -> None:
     texts = some_texts(200)
     body_of(forked).merge([forked.inputs(texts[:150]), forked.inputs(texts[150:])])
-    moments = forked.embed_all(texts)
-    energy = (moments.T @ moments).diagonal()
-    assert (energy[:-1] - energy[1:] > -1e-4).all()
-    off = moments.T @ moments - torch.diag(energy)
-    assert off.abs().max() < 1e-3 * energy.max()  # principal axes: uncorrelated about the origin
+    weight = body_of(forked).encoder.merge.weight
+    first, second = (half.abs().sum(1) > 0 for half in weight.split(32, dim=1))
+    assert torch.equal(first, ~second)  # no axis mixes the readings
+    assert first.any()
+    assert second.any()
+    embeddings = forked.embed_all(texts)
+    moments = embeddings.T @ embeddings
+    assert (moments.diagonal()[:-1] - moments.diagonal()[1:] > -0.02 * moments.max()).all()
+    for own in (first, second):
+        among = moments[own][:, own]
+        assert (among - among.diag().diag()).abs().max() < 0.02 * moments.max()  # principal: uncorrelated
 
 
 def test_training_moves_the_branch_and_nothing_else_of_the_body(tmp_path: Path, pretrained: Path) -> None:
@@ -198,13 +204,13 @@ def merged_run(student: BiEncoder, weights: Path, folder: Path) -> Path:
 def test_one_reading_can_be_kept(
     tmp_path: Path, pretrained: Path, forked: BiEncoder, layers: list[int], reading: int
 ) -> None:
-    """In the coordinates of the embedding that both were merged into, and all of it learns."""
+    """On the axes of the embedding that both were merged into, and all of it learns."""
     run = merged_run(forked, pretrained, tmp_path / "run")
     kept = encoder(recipe(branch=None, layers=layers), run)
     assert all(parameter.requires_grad for parameter in kept.body.parameters())
-    weight = body_of(forked).encoder.merge.weight.data
-    other = slice(32, 64) if reading == 0 else slice(0, 32)
-    weight[:, other] = 0.0
+    halves = body_of(forked).encoder.merge.weight.data.split(32, dim=1)
+    halves[reading].add_(halves[1 - reading])
+    halves[1 - reading].zero_()
     torch.testing.assert_close(kept.embed_all(TEXTS), forked.embed_all(TEXTS))
     save_network(kept, recipe(branch=None, layers=layers), run, tmp_path / "kept")
     again, _ = load_network(tmp_path / "kept")
