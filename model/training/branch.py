@@ -88,7 +88,7 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
         """
         dim = self.config.hidden_size
         every = [*self.encoder.layer, *self.encoder.branch]
-        first, second = self.encoder.merge.weight.data.split(dim, dim=1)
+        first, second = torch.split(self.encoder.merge.weight.data, dim, dim=1)
         self.encoder.layer = nn.ModuleList(every[number] for number in layers)
         self.encoder.branch = nn.ModuleList()
         self.encoder.merge = nn.Linear(dim, dim, bias=False)
@@ -114,9 +114,10 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
         shares = torch.tensor([1 - share, share], dtype=torch.float64)
         scales = (shares.sqrt() / lengths).repeat_interleave(dim)  # (2 dim,)
         unit = functional.normalize(joint * scales, dim=-1)
-        moments = [torch.linalg.eigh(reading.T @ reading) for reading in unit.split(dim, dim=1)]
-        axes = torch.block_diag(*(found.eigenvectors for found in moments))  # (2 dim, 2 dim)
-        most = torch.cat([found.eigenvalues for found in moments]).argsort(descending=True)[:dim]
+        found = [torch.linalg.eigh(reading.T @ reading) for reading in torch.split(unit, dim, dim=1)]
+        axes = torch.zeros(2 * dim, 2 * dim, dtype=torch.float64)
+        axes[:dim, :dim], axes[dim:, dim:] = found[0].eigenvectors, found[1].eigenvectors
+        most = torch.cat([own.eigenvalues for own in found]).argsort(descending=True)[:dim]
         self.encoder.merge.weight.copy_((axes[:, most] * scales[:, None]).T)
 
     def _means(self, inputs: dict[str, Tensor]) -> Tensor:
