@@ -24,6 +24,8 @@ class _Fork(nn.Module):
         copies = config.branch["layers"]
         if copies >= len(layers):
             raise TrainingFault(f"a branch of {copies} layers is asked for, of a body of {len(layers)}")
+        if config.branch["axes"] >= config.hidden_size:
+            raise TrainingFault(f"a branch has {config.branch['axes']} axes of an embedding of {config.hidden_size}")
         self.layer = layers
         self.branch = nn.ModuleList(deepcopy(layer) for layer in layers[len(layers) - copies :])
         readings = 2 if copies else 1
@@ -100,9 +102,9 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
         """Make one embedding of the two that nearly has the mean of their cosines, the branch's weighing ``share``.
 
         Both are brought to the same length, on average over the texts given, and to their shares of the whole. Then
-        each is turned to its principal axes (about the origin, as cosines are), and of the 2 ``dim`` axes those ``dim``
-        are kept that hold most, the one that holds most first: every prefix is an embedding, too. No axis mixes the
-        readings, so that a head can weigh them anew.
+        each is turned to its principal axes (about the origin, as cosines are): the first ``axes`` of the branch's and
+        the first ``dim`` - ``axes`` of the body's own are kept, in the order of what they hold, so that every prefix is
+        an embedding, too. No axis mixes the readings, so that a head can weigh them anew.
 
         Args:
             batches: what the body reads of the texts that decide; (texts, tokens) tensors each.
@@ -114,11 +116,16 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
         shares = torch.tensor([1 - share, share], dtype=torch.float64)
         scales = (shares.sqrt() / lengths).repeat_interleave(dim)  # (2 dim,)
         unit = functional.normalize(joint * scales, dim=-1)
-        found = [torch.linalg.eigh(reading.T @ reading) for reading in torch.split(unit, dim, dim=1)]
-        axes = torch.zeros(2 * dim, 2 * dim, dtype=torch.float64)
-        axes[:dim, :dim], axes[dim:, dim:] = found[0].eigenvectors, found[1].eigenvectors
-        most = torch.cat([own.eigenvalues for own in found]).argsort(descending=True)[:dim]
-        self.encoder.merge.weight.copy_((axes[:, most] * scales[:, None]).T)
+        axes, held = torch.zeros(2 * dim, dim, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
+        own = dim - self.config.branch["axes"]
+        for half, kept, reading in zip(
+            (0, dim), (slice(own), slice(own, dim)), torch.split(unit, dim, dim=1), strict=True
+        ):
+            found = torch.linalg.eigh(reading.T @ reading)  # in ascending order
+            count = kept.stop - (kept.start or 0)
+            axes[half : half + dim, kept] = found.eigenvectors.flip(1)[:, :count]
+            held[kept] = found.eigenvalues.flip(0)[:count]
+        self.encoder.merge.weight.copy_((axes[:, held.argsort(descending=True)] * scales[:, None]).T)
 
     def _means(self, inputs: dict[str, Tensor]) -> Tensor:
         """(texts, 2 dim) means over tokens of the states of both readings."""

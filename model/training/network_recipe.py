@@ -86,10 +86,12 @@ class BranchRecipe(Strict):
     """A second reading of every text, by copies of a body's top ``layers``.
 
     The copies alone are trained, for pairs; the body's own reading stays as it is, for search. Once they are trained,
-    both are merged into one embedding, whose cosine is nearly the mean of theirs, the branch's weighing ``share``.
+    both are merged into one embedding, whose cosine is nearly the mean of theirs, the branch's weighing ``share``; of
+    its axes, ``axes`` are the branch's.
     """
 
     layers: Annotated[int, Field(gt=0)]
+    axes: Annotated[int, Field(gt=0)]
     share: Annotated[float, Field(gt=0, lt=1)]
 
 

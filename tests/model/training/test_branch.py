@@ -23,7 +23,7 @@ from tests.model.training.test_card import MANIFEST, SIGNAL
 from tests.model.training.test_runs import examples
 from tests.model.training.tiny_training import bert, network, student_recipe
 
-BRANCH = {"layers": 1, "share": 0.2}
+BRANCH = {"layers": 1, "share": 0.2, "axes": 10}
 TEXTS = ["apple river", "stone", "cloud green table music paper horse"]
 STAGES = [
     {"name": "branch", "sets": ["train"], "epochs": 1, "batch": 16, "learning_rate": 3e-3},
@@ -106,8 +106,7 @@ def test_merged_axes_are_in_the_order_of_what_they_hold(forked: BiEncoder) -> No
     weight = body_of(forked).encoder.merge.weight
     first, second = (half.abs().sum(1) > 0 for half in weight.split(32, dim=1))
     assert torch.equal(first, ~second)  # no axis mixes the readings
-    assert first.any()
-    assert second.any()
+    assert second.sum() == 10
     embeddings = forked.embed_all(texts)
     moments = embeddings.T @ embeddings
     assert (moments.diagonal()[:-1] - moments.diagonal()[1:] > -0.02 * moments.max()).all()
@@ -248,6 +247,11 @@ def test_a_card_says_what_the_branch_is() -> None:
 def test_a_branch_is_lower_than_the_body(pretrained: Path) -> None:
     with pytest.raises(TrainingFault, match="a branch of 2 layers is asked for, of a body of 2"):
         make_network(recipe(branch=BRANCH | {"layers": 2}), pretrained)
+
+
+def test_a_branch_leaves_axes_to_the_body(pretrained: Path) -> None:
+    with pytest.raises(TrainingFault, match="a branch has 32 axes of an embedding of 32"):
+        make_network(recipe(branch=BRANCH | {"axes": 32}), pretrained)
 
 
 @pytest.mark.parametrize(
