@@ -40,10 +40,12 @@ class _Fork(nn.Module):
         for layer in self.layer[:below]:
             hidden_states = layer(hidden_states, attention_mask)
         first, second = hidden_states, hidden_states
-        for layer in self.layer[below:]:
-            first = layer(first, attention_mask)
         for layer in self.branch:
             second = layer(second, attention_mask)
+        if self.training and not self.merge.weight[:, : second.shape[-1]].any():  # nobody hears the first reading yet
+            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=second)
+        for layer in self.layer[below:]:
+            first = layer(first, attention_mask)
         both = torch.cat([first, second], dim=-1) if len(self.branch) else first
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.merge(both))
 
@@ -104,11 +106,12 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
         Both are brought to the same length, on average over the texts given, and to their shares of the whole. Then
         each is turned to its principal axes (about the origin, as cosines are): the first ``axes`` of the branch's and
         the first ``dim`` - ``axes`` of the body's own are kept, in the order of what they hold, so that every prefix is
-        an embedding, too. No axis mixes the readings, so that a head can weigh them anew.
+        an embedding, too. No axis mixes the readings, so that a head can weigh them anew. The body is left evaluating.
 
         Args:
             batches: what the body reads of the texts that decide; (texts, tokens) tensors each.
         """
+        self.eval()  # type: ignore[no-untyped-call]
         joint = torch.cat([self._means(inputs) for inputs in batches]).double()  # (texts, 2 dim)
         dim = self.config.hidden_size
         lengths = joint.square().view(-1, 2, dim).sum(-1).mean(0).sqrt()  # (2,)
@@ -116,16 +119,14 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
         shares = torch.tensor([1 - share, share], dtype=torch.float64)
         scales = (shares.sqrt() / lengths).repeat_interleave(dim)  # (2 dim,)
         unit = functional.normalize(joint * scales, dim=-1)
-        axes, held = torch.zeros(2 * dim, dim, dtype=torch.float64), torch.zeros(dim, dtype=torch.float64)
-        own = dim - self.config.branch["axes"]
-        for half, kept, reading in zip(
-            (0, dim), (slice(own), slice(own, dim)), torch.split(unit, dim, dim=1), strict=True
-        ):
+        counts = dim - self.config.branch["axes"], self.config.branch["axes"]
+        turned, held = [], []
+        for reading, count in zip(torch.split(unit, dim, dim=1), counts, strict=True):
             found = torch.linalg.eigh(reading.T @ reading)  # in ascending order
-            count = kept.stop - (kept.start or 0)
-            axes[half : half + dim, kept] = found.eigenvectors.flip(1)[:, :count]
-            held[kept] = found.eigenvalues.flip(0)[:count]
-        self.encoder.merge.weight.copy_((axes[:, held.argsort(descending=True)] * scales[:, None]).T)
+            turned.append(found.eigenvectors.flip(1)[:, :count])
+            held.append(found.eigenvalues.flip(0)[:count])
+        axes = torch.block_diag(*turned)[:, torch.cat(held).argsort(descending=True)]  # type: ignore[no-untyped-call]
+        self.encoder.merge.weight.copy_((axes * scales[:, None]).T)
 
     def _means(self, inputs: dict[str, Tensor]) -> Tensor:
         """(texts, 2 dim) means over tokens of the states of both readings."""

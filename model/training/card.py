@@ -120,8 +120,8 @@ def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
     if network.branch is not None:
         branch = network.branch
         lines.append(
-            f"Copies of its top {branch.layers} layers alone were trained, then merged with what the body itself says "
-            f"into one embedding, of whose cosine they have {branch.share:.0%}."
+            f"Copies of its top layers ({branch.layers}) alone were trained, then merged with what the body itself "
+            f"says into one embedding: {branch.axes} of its axes, and {branch.share:.0%} of its cosine, are theirs."
         )
     if network.keep_initial:
         kept = f"{network.keep_initial:.0%} of `{network.origin or network.init}` was averaged"

@@ -53,7 +53,7 @@ def plain(weights: Path) -> BiEncoder:
 @pytest.fixture
 def forked(pretrained: Path) -> BiEncoder:
     """A student whose two readings differ, not merged yet."""
-    student = encoder(recipe(), pretrained)
+    student = encoder(recipe(dropout=0.0), pretrained)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in body_of(student).encoder.branch.parameters():
@@ -79,6 +79,19 @@ def test_a_branch_starts_as_what_it_copies_and_is_heard_alone(pretrained: Path, 
     torch.testing.assert_close(own, plain(pretrained).embed_all(TEXTS))
     torch.testing.assert_close(forked.embed_all(TEXTS), branch)
     assert not torch.allclose(own, branch, atol=1e-3)
+
+
+def test_the_first_reading_waits_until_it_is_heard(forked: BiEncoder) -> None:
+    read: list[int] = []
+    body_of(forked).encoder.layer[-1].register_forward_hook(lambda *_: read.append(1))
+    expected = forked.embed(TEXTS)
+    assert read == [1]
+    torch.testing.assert_close(forked.train().embed(TEXTS), expected)
+    assert read == [1]
+    body_of(forked).merge([forked.inputs(TEXTS)])
+    assert read == [1, 1]
+    forked.embed(TEXTS)
+    assert read == [1, 1, 1]
 
 
 def some_texts(count: int) -> list[str]:
@@ -239,8 +252,8 @@ def test_a_branch_has_softmax_attention(tmp_path: Path, pretrained: Path, forked
 
 def test_a_card_says_what_the_branch_is() -> None:
     card = network_card(MANIFEST, student_recipe(branch=BRANCH, keep_initial=0.8, stages=STAGES), SIGNAL)
-    assert "Copies of its top 1 layers alone were trained, then merged" in card
-    assert "of whose cosine they have 20%" in card
+    assert "Copies of its top layers (1) alone were trained, then merged" in card
+    assert "10 of its axes, and 20% of its cosine, are theirs" in card
     assert "Before, 80% of `local` was averaged into all but the copies." in card
 
 
