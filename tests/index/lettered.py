@@ -1,5 +1,6 @@
 """A tiny index of words and the letters that embed them, and what it should answer by exhaustive comparison."""
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from index.sources import SourcedDocument
 from index.view import View
 from tests.fakes import LetterEncoder
 
+WORDS = {"a": "listen", "b": "silent", "c": "stone", "d": "notes", "e": "banana"}
 ENCODER = EncoderIdentity(name="letters", digest="d" * 64)
 
 
@@ -62,3 +64,9 @@ def check_search(view: View, expected: Mapping[str, str], query: str, depth: int
     np.testing.assert_allclose(found.similarities, found.embeddings @ asked, atol=2e-5)
     order = list(zip(-found.similarities, found.rows, strict=True))
     assert order == sorted(order)
+
+
+def many(count: int) -> dict[str, str]:
+    """Texts of seven letters, by id."""
+    rng = random.Random(7)
+    return {f"d{n}": "".join(rng.choices("abcdefgh", k=7)) for n in range(count)}

@@ -14,15 +14,9 @@ from index.live import LiveIndex
 from index.manifest import EncoderIdentity, IndexFault
 from index.rebuild import rebuild
 from index.snapshot import snapshot
-from tests.index.lettered import build_letters, check_search, contents, document, embed, open_live, upsert
+from tests.index.lettered import WORDS, check_search, contents, document, embed, open_live, upsert
 
-WORDS = {"a": "listen", "b": "silent", "c": "stone", "d": "notes", "e": "banana"}
 HALVED = EncoderIdentity(name="halved", digest="e" * 64)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return build_letters(tmp_path / "index", WORDS)
 
 
 def embed_halves(texts: list[str]) -> np.ndarray:
