@@ -130,6 +130,7 @@ def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
     for stage in network.stages:
         losses = [f"{name} {weight:g}" for name, weight in network.losses(stage).items()] if stage.sets else []
         losses += [f"regression {stage.regression:g}"] if stage.regression else []
+        losses += [f"search {stage.search:g}"] if stage.search else []
         losses += [f"{name} {weight:g}" for name, weight in stage.imitation.weights.items()] if stage.imitation else []
         sets = ", ".join([*stage.sets, *stage.texts]) + (", both orders" if stage.both_orders else "")
         sets += " (the head alone)" if stage.head_only else ""

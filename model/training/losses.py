@@ -125,6 +125,20 @@ def multiple_negatives(
     return functional.cross_entropy(scores, own)
 
 
+def ranking_correlation(score: Tensor, teacher: Tensor) -> Tensor:
+    """1 - Pearson's correlation of the candidates of one query, mean over queries.
+
+    DIST (Huang et al., arXiv 2205.10536), equation 8: a student may be on another scale than its teacher, and off by
+    any constant, as long as it sees the same relations among the candidates.
+
+    Args:
+        score: (queries, candidates) the student's.
+        teacher: (queries, candidates) the teacher's.
+    """
+    centred = (score - score.mean(-1, keepdim=True), teacher - teacher.mean(-1, keepdim=True))
+    return (1 - functional.cosine_similarity(*centred, dim=-1)).mean()
+
+
 def embedding_regression(student: Tensor, teacher: Tensor) -> Tensor:
     """LEAF (Vujanic and Rueckstiess, arXiv 2509.12539): the mean of ||student - teacher||^2 over (texts, dim) rows."""
     return ((student - teacher) ** 2).sum(-1).mean()

@@ -29,14 +29,15 @@ def materials(
     folder: Path,
     progress: Progress,
 ) -> list[Material]:
-    """What each stage of a network learns from; ``origin`` is what texts are drawn to where there is no guide.
+    """What each stage of a network learns from; where there is no guide, ``origin`` says where texts belong.
 
     Raises:
         LogitsError: a pair has no logit, or was altered since it was labelled.
     """
     pairs = pairs_to_train(network.stages, data)
     texts = {name: data.texts(name) for name in network.texts}
-    aimed = {text for stage in network.stages if stage.regression for name in stage.texts for text in texts[name]}
+    aiming = [stage for stage in network.stages if stage.regression or stage.search]
+    aimed = {text for stage in aiming for name in stage.texts for text in texts[name]}
     every = sorted(aimed)
     aims: dict[str, NDArray[np.float16]] = {}
     if every:

@@ -19,7 +19,8 @@ class Stage(Strict):
     target. ``losses`` weighs what is asked of a batch of pairs (see :meth:`NetworkRecipe.losses`); ``regression`` (to
     the guide's embeddings) and ``imitation`` (of the guide's body) are asked of ``text_batch`` texts in every step;
     ``texts`` may name a set of pairs, too, and means its sentences. An epoch goes once over the pairs, or over the
-    texts where there are no pairs. With ``head_only`` the embeddings stay as they are and the head alone is trained.
+    texts where there are no pairs. With ``head_only`` the embeddings stay as they are and the head alone is trained;
+    ``search`` weighs that it ranks what lies near each of ``text_batch`` texts as the guide's similarity does.
     With ``maps_only`` the feature maps of linear attention alone are: on texts, to weigh tokens as softmax would
     (Hedgehog, arXiv 2402.04347).
     """
@@ -31,6 +32,7 @@ class Stage(Strict):
     texts: list[str] = Field([])
     text_batch: Annotated[int, Field(gt=1)] = 32
     regression: Annotated[float, Field(ge=0)] = 0.0
+    search: Annotated[float, Field(ge=0)] = 0.0
     imitation: ImitationRecipe | None = None
     epochs: Annotated[int, Field(gt=0)]
     batch: Annotated[int, Field(gt=1)]
@@ -47,12 +49,16 @@ class Stage(Strict):
             raise ValueError(f"stage {self.name}: give sets of pairs, texts, or both")
         if self.maps_only and (self.sets or self.regression or self.imitation or self.head_only):
             raise ValueError(f"stage {self.name}: maps_only goes with texts, and with nothing else to learn")
-        if bool(self.texts) != bool(self.regression or self.imitation or self.maps_only):
+        if bool(self.texts) != bool(self.regression or self.imitation or self.maps_only or self.search):
             raise ValueError(
-                f"stage {self.name}: texts go with regression, imitation or maps_only, and these with texts"
+                f"stage {self.name}: texts go with regression, imitation, maps_only or search, and these with texts"
             )
-        if self.head_only and self.texts:
-            raise ValueError(f"stage {self.name}: plain texts shape the body, and head_only leaves it as it is")
+        if self.head_only and (self.regression or self.imitation):
+            raise ValueError(
+                f"stage {self.name}: regression and imitation shape the body, and head_only leaves it as it is"
+            )
+        if self.search and not self.head_only:
+            raise ValueError(f"stage {self.name}: search is asked of a head over embeddings that stay: of head_only")
         if stray := sorted(set(self.teacher_only) - set(self.sets)):
             raise ValueError(f"stage {self.name}: teacher_only names {stray}, which are not among its sets")
         return self
@@ -107,11 +113,11 @@ class NetworkRecipe(Strict):
     trained, before the stages that train the head alone; where ``init`` is itself a trained network, ``origin`` names
     the weights that are kept, and drawn to, instead. With a ``branch`` (:class:`BranchRecipe`) they are averaged in
     before anything is trained, into all but the branch.
-    ``guide`` names the encoder that ``regression`` and ``imitation`` look to: a folder or a hub id (for regression, a
-    student's bundle as well); the weights that are kept if left out; with ``guide_pieces`` a text that is longer than
-    it reads aims at the mean embedding of its pieces, not at that of its start. ``recompute`` trades a third of the
-    speed for memory, on long texts: what layers computed is not kept for the way back. ``matryoshka`` are further
-    dimensions whose prefixes are trained as embeddings of their own.
+    ``guide`` names the encoder that ``regression``, ``search`` and ``imitation`` look to: a folder or a hub id (for the
+    first two, a student's bundle as well); the weights that are kept if left out; with ``guide_pieces`` a text that is
+    longer than it reads aims at the mean embedding of its pieces, not at that of its start. ``recompute`` trades a
+    third of the speed for memory, on long texts: what layers computed is not kept for the way back. ``matryoshka`` are
+    further dimensions whose prefixes are trained as embeddings of their own.
     """
 
     name: str
@@ -188,6 +194,8 @@ class NetworkRecipe(Strict):
             raise ValueError("stages that train the head alone come after those that train the body")
         if self.body_stages < len(self.stages) and self.head.kind == "cosine":
             raise ValueError("head_only needs a head: the cosine has nothing to train")
+        if any(stage.search for stage in self.stages) and not self.head.symmetric_score:
+            raise ValueError("search ranks texts by one score, the same for both orders: not for this head")
         return self
 
     @model_validator(mode="after")
@@ -221,8 +229,9 @@ class NetworkRecipe(Strict):
             return self
         if self.kind == "cross-encoder" or self.body == "static":
             raise ValueError("a branch is a transformer's that embeds")
-        others = ("frozen", "layers", "attention", "positions", "texts")
-        if stray := [name for name in others if getattr(self, name)]:
+        stray = [name for name in ("frozen", "layers", "attention", "positions") if getattr(self, name)]
+        stray += ["texts"] if any(stage.texts for stage in self.stages[: self.body_stages]) else []
+        if stray:
             raise ValueError(f"with a branch nothing else of the body is trained or changed: leave out {stray}")
         if self.body_stages == 0 or (self.head.kind != "cosine" and self.body_stages == len(self.stages)):
             raise ValueError(

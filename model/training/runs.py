@@ -80,7 +80,7 @@ def train_network(
         train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress, imitation)
         if number + 1 == recipe.body_stages:
             if isinstance(network, BiEncoder) and isinstance(network.body, BranchedBert):
-                _merge(network, network.body, recipe, stages)
+                _merge(network, network.body, recipe, stages[: recipe.body_stages])
             else:
                 keep_initial(network, recipe, origin)
         save_network(network, recipe, init, finished)
@@ -122,7 +122,7 @@ def _imitation(
 
 
 def _merge(network: BiEncoder, body: BranchedBert, recipe: NetworkRecipe, stages: Sequence[Material]) -> None:
-    """Merge a trained branch with its body, over texts of the run; a head for what came out starts anew."""
+    """Merge a trained branch with its body, over what it was trained on; a head for what came out starts anew."""
     texts = _texts_of(stages)
     texts = texts[:: -(-len(texts) // MERGED_OVER)]
     batches = plan_batches([len(text) for text in texts], CHARACTERS_PER_BATCH)

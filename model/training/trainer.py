@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from model.training.attention import FeatureMaps, Positions
 from model.training.conversion import map_loss
 from model.training.imitation import Imitation
+from model.training.known import KnownEmbeddings
+from model.training.losses import ranking_correlation
 from model.training.network_recipe import NetworkRecipe, Stage
-from model.training.networks import Answers, BiEncoder, Network, mixed_precision
+from model.training.networks import BiEncoder, Network, mixed_precision
 from model.training.objectives import Example, pair_objective, text_objective
-from model.training.pairs import Pair
 
 CHECKPOINT_SECONDS = 120.0
 WINDOW = 32  # batches whose pairs are sorted by length together
@@ -34,7 +35,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class TextTarget:
-    """A text, and the unit embedding that its regression aims at where there is one."""
+    """A text, and the guide's unit embedding of it, where the stage aims at that."""
 
     text: str
     embedding: NDArray[np.floating] | None = None  # (dim,)
@@ -103,50 +104,31 @@ def steps_of(material: Material, stage: Stage) -> int:
     return stage.epochs * an_epoch
 
 
-class KnownEmbeddings:
-    """A bi-encoder whose body stays as it is: every text is embedded once, and only the head is asked again."""
-
-    def __init__(self, network: BiEncoder, examples: Sequence[Example]) -> None:
-        self._network = network
-        pairs = [example.pair for example in examples]
-        texts = list(dict.fromkeys(text for pair in pairs for text in (pair.left, pair.right)))
-        self._rows = {text: row for row, text in enumerate(texts)}
-        self._embeddings = network.embed_all(texts).clone()  # (texts, dim); a copy that autograd may keep
-
-    def __call__(self, pairs: Sequence[Pair]) -> Answers:
-        """What the network says of pairs."""
-        left, right = (
-            self._embeddings[[self._rows[text] for text in texts]]
-            for texts in ([pair.left for pair in pairs], [pair.right for pair in pairs])
-        )
-        return self._network.compare(left, right)
-
-
 class Learner(nn.Module):
     """All that a stage trains: the network, and what its imitation of another body needs besides.
 
-    ``answer`` says how the network is asked about pairs; itself, if left out.
+    ``known`` is asked about pairs instead of the network where its body stays as it is.
     """
 
     def __init__(
-        self,
-        network: Network,
-        imitation: Imitation | None = None,
-        answer: Callable[[Sequence[Pair]], Answers] | None = None,
+        self, network: Network, imitation: Imitation | None = None, known: KnownEmbeddings | None = None
     ) -> None:
         super().__init__()
         self.network, self.imitation = network, imitation
-        self._answer = answer
+        self._known = known
 
     def loss(self, recipe: NetworkRecipe, stage: Stage, batch: Material) -> Tensor:
         """What the stage asks of the pairs of a batch, and of its texts."""
         parts = []
         with mixed_precision(recipe):
             if batch.examples:
-                answers = (self._answer or self.network)([example.pair for example in batch.examples])
+                answers = (self._known or self.network)([example.pair for example in batch.examples])
                 parts.append(pair_objective(answers, batch.examples, recipe, stage))
             if batch.texts and stage.regression:
                 parts.append(self._regression(recipe, stage, batch.texts))
+            if batch.texts and self._known is not None:
+                found = self._known.search([target.text for target in batch.texts])
+                parts.append(stage.search * ranking_correlation(*found))
             if batch.texts and stage.maps_only:
                 inputs = self._encoder().inputs([target.text for target in batch.texts])
                 parts.append(map_loss(self.network.body, inputs))
@@ -208,11 +190,12 @@ def train_stage(
     the end of the stage.
     """
     total = steps_of(material, stage)
-    answer = None
+    known = None
     if stage.head_only and isinstance(network, BiEncoder):
         with mixed_precision(recipe):
-            answer = KnownEmbeddings(network, material.examples)
-    learner = Learner(network, imitation, answer)
+            aims = {target.text: target.embedding for target in material.texts if target.embedding is not None}
+            known = KnownEmbeddings(network, [example.pair for example in material.examples], aims)
+    learner = Learner(network, imitation, known)
     kept = [parameter for parameter in network.body.parameters() if parameter.requires_grad] if stage.head_only else []
     for parameter in kept:
         parameter.requires_grad_(False)

@@ -21,6 +21,7 @@ from model.training.losses import (
     matryoshka,
     multiple_negatives,
     pair_logit_loss,
+    ranking_correlation,
     ranking_target,
     relation_kl,
     soft_cross_entropy,
@@ -134,6 +135,23 @@ def test_margin_mse_compares_differences_within_a_group(seed: int, pairs: int) -
                 squares.append(((score[i] - score[j]) - (teacher[i] - teacher[j])) ** 2)
     found = margin_mse(*(torch.tensor(values) for values in (score, teacher, group)))
     assert found.item() == pytest.approx(np.mean(squares) if squares else 0, abs=1e-9)
+
+
+@given(seed=SEEDS, queries=st.integers(1, 4), candidates=st.integers(2, 8))
+def test_ranking_correlation_is_one_less_pearsons(seed: int, queries: int, candidates: int) -> None:
+    score, teacher = np.random.default_rng(seed).normal(size=(2, queries, candidates))
+    expected = np.mean([1 - np.corrcoef(mine, theirs)[0, 1] for mine, theirs in zip(score, teacher, strict=True)])
+    found = ranking_correlation(torch.tensor(score), torch.tensor(teacher))
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+    other_scale = ranking_correlation(torch.tensor(3 * score + 7), torch.tensor(teacher))
+    assert other_scale.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_ranking_correlation_of_equal_scores_has_a_finite_gradient() -> None:
+    score = torch.ones(2, 4, requires_grad=True)
+    ranking_correlation(score, torch.randn(2, 4)).backward()
+    assert score.grad is not None
+    assert score.grad.isfinite().all()
 
 
 def test_margin_mse_of_lone_rows_is_zero_and_so_is_its_gradient() -> None:

@@ -32,7 +32,7 @@ from model.training.recipes import TeacherRecipe
 from model.training.runs import keep_initial, train_network
 from model.training.signal import Signal
 from model.training.teacher import TeacherGateError, train_teacher
-from model.training.trainer import KnownEmbeddings, Learner, Material, optimiser_of
+from model.training.trainer import Learner, Material, optimiser_of
 from tests import tiny
 from tests.model.training.tiny_training import (
     DATA,
@@ -281,34 +281,16 @@ def test_the_head_is_fitted_alone_to_the_averaged_body(tmp_path: Path, pretraine
     assert not torch.equal(heads["with"]["output.weight"], heads["without"]["output.weight"])
 
 
-def test_known_embeddings_answer_as_the_network_and_read_every_text_once(
-    pretrained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = make_network(NetworkRecipe.model_validate(network("bi-encoder")), pretrained).eval()
-    assert isinstance(made, BiEncoder)
-    read: list[str] = []
-    embed = made.embed
-    monkeypatch.setattr(made, "embed", lambda texts: (read.extend(texts), embed(texts))[1])
-    known = KnownEmbeddings(made, [*examples(), *examples()])
-    assert len(read) == len(set(read))
-    pairs = [example.pair for example in examples()][::-1]
-    answers = known(pairs)
-    assert len(read) == len(set(read))  # nothing was read again
-    for name in ("logit", "similarity", "left", "right"):
-        torch.testing.assert_close(getattr(answers, name), getattr(made(pairs), name))
-    answers.logit.sum().backward()
-    assert made.head is not None
-    assert all(parameter.grad is not None for parameter in made.head.parameters())
-    assert all(parameter.grad is None for parameter in made.body.parameters())
-
-
 def test_the_head_alone_comes_last_and_must_be_there() -> None:
     one = {"name": "one", "sets": ["train"], "epochs": 1, "batch": 8, "learning_rate": 1e-2}
     alone = one | {"head_only": True}
     for stages, facts, message in (
         ([alone, one], {}, "come after those that train the body"),
         ([one, alone], {"head": {"kind": "cosine"}}, "head_only needs a head"),
-        ([alone | {"texts": ["plain"], "regression": 1.0}], {}, "head_only leaves it as it is"),
+        ([one, alone | {"texts": ["plain"], "regression": 1.0}], {}, "head_only leaves it as it is"),
+        ([one | {"texts": ["plain"], "search": 1.0}], {}, "of head_only"),
+        ([one, alone | {"search": 1.0}], {}, "these with texts"),
+        ([one, alone | {"texts": ["plain"], "search": 1.0}], {"head": {"outputs": 3}}, "not for this head"),
     ):
         with pytest.raises(ValueError, match=message):
             NetworkRecipe.model_validate(network("bi-encoder", **facts) | {"stages": stages})
