@@ -17,6 +17,7 @@ from model.training.card import network_card
 from model.training.graphs import to_onnx
 from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, load_network, make_network, save_network
+from model.training.quantise import IN_FLOAT
 from model.training.runs import train_network
 from model.training.trainer import Material
 from tests.model.training.test_card import MANIFEST, SIGNAL
@@ -197,7 +198,10 @@ def readings_in_training(student: BiEncoder) -> torch.Tensor:
 def test_an_exported_graph_is_that_of_any_encoder(forked: BiEncoder) -> None:
     """The mean of its states, at unit length, is its embedding: other software pools so."""
     body_of(forked).merge([forked.inputs(some_texts(60))])
-    session = ort.InferenceSession(to_onnx(forked, 48).SerializeToString())
+    graph = to_onnx(forked, 48)
+    in_float = [node.op_type for node in graph.graph.node if node.name.startswith(IN_FLOAT)]
+    assert in_float.count("MatMul") == 1
+    session = ort.InferenceSession(graph.SerializeToString())
     inputs = forked.tokenizer.padded(forked.tokenizer.tokenize(TEXTS))
     hidden, embeddings = (torch.as_tensor(found) for found in session.run(None, inputs))
     torch.testing.assert_close(embeddings, forked.embed_all(TEXTS), atol=1e-5, rtol=0)
