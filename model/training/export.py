@@ -213,7 +213,7 @@ def _part(
         raise TrainingFault(f"{run} was trained by another recipe than the one given; give the one it was trained by")
 
     def usual() -> list[Arrays]:
-        return _calibration_inputs(network, recipe, data, export.int8.calibration_texts)
+        return calibration_inputs(network, recipe, data, export.int8.calibration_texts)
 
     return _graphs(network, recipe, export, run, data.dev, usual, folder, progress)
 
@@ -340,20 +340,20 @@ def _use_tokenizer(network: Network, path: Path, max_tokens: int) -> None:
         network.tokenizer = SentenceTokenizer.load(path, max_tokens)
 
 
-def _calibration_inputs(network: Network, recipe: NetworkRecipe, data: TrainingData, count: int) -> list[Arrays]:
+def calibration_inputs(network: Network, recipe: NetworkRecipe, data: TrainingData, count: int) -> list[Arrays]:
     """Graph inputs of ``count`` training texts, one a row, evenly spaced through the sets.
 
-    They are those of the pairs; a network that learned from texts alone, or to read longer ones, sees its texts too.
+    They are those of the pairs, and as many of the plain texts that an encoder learned from: what is searched is longer
+    than what people compared.
     """
     train = [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
     if isinstance(network, CrossEncoder):
         pairs = network.tokenizer.tokenize([(pair.left, pair.right) for pair in _spaced(train, count)])
         return [network.tokenizer.padded(pairs, row) for row in np.arange(len(pairs))[:, None]]
     lefts = [pair.left for pair in train]
-    if recipe.positions is not None or not lefts:
-        plain = [text for name in recipe.texts for text in data.texts(name)]
-        lefts = _spaced(lefts, count // 2) + _spaced(plain, count - count // 2)
-    return _one_by_one(network, _spaced(lefts, count))
+    plain = [text for name in recipe.texts for text in data.texts(name)]
+    from_pairs = _spaced(lefts, count if not plain else count // 2)
+    return _one_by_one(network, [*from_pairs, *_spaced(plain, count - len(from_pairs))])
 
 
 def _one_by_one(network: BiEncoder, texts: Sequence[str]) -> list[Arrays]:

@@ -20,6 +20,7 @@ from model.training import networks
 from model.training import teacher as teacher_module
 from model.training.data_recipe import DataRecipe
 from model.training.distil import distil
+from model.training.export import calibration_inputs
 from model.training.guide import guide_embeddings
 from model.training.logits import TeacherLogits, label
 from model.training.material import materials, pairs_to_train, stage_examples
@@ -316,6 +317,20 @@ def with_texts(pair_files: Path, tmp_path: Path) -> TrainingData:
     (pair_files / "plain.txt").write_text("\n".join([*lines, LEAK]))
     data = DATA | {"texts": {"plain": {"file": "plain.txt", "terms": "made in a test"}}}
     return TrainingData(pair_files, DataRecipe.model_validate(data))
+
+
+def test_int8_is_scaled_by_pairs_and_by_the_texts_that_a_student_learned_from(
+    pretrained: Path, with_texts: TrainingData
+) -> None:
+    one = {"name": "one", "sets": ["train"], "epochs": 1, "batch": 8, "learning_rate": 1e-2}
+    for stages, expected in (([one], 0), ([one | {"texts": ["plain"], "regression": 1.0}], 4)):
+        what = NetworkRecipe.model_validate(network("bi-encoder") | {"stages": stages})
+        made = make_network(what, pretrained)
+        assert isinstance(made, BiEncoder)
+        rows = [tuple(inputs["input_ids"][0]) for inputs in calibration_inputs(made, what, with_texts, 8)]
+        read = {tuple(made.inputs([text])["input_ids"][0].tolist()) for text in with_texts.texts("plain")}
+        assert len(rows) == 8
+        assert sum(row in read for row in rows) == expected
 
 
 def test_a_student_drawn_to_its_guide_comes_closer(tmp_path: Path, pretrained: Path, with_texts: TrainingData) -> None:
