@@ -113,8 +113,8 @@ def test_texts_are_drawn_to_their_aims_in_every_prefix(answers: Answers) -> None
         ("cross-encoder", {"head": {"kind": "classifier"}, "stage": {"losses": {"cosent": 1.0}}}, "compare two"),
         ("cross-encoder", {"head": {"kind": "cosine"}}, "a cross-encoder has no cosine head"),
         ("bi-encoder", {"head": {"kind": "classifier"}}, "a bi-encoder has no classifier head"),
-        ("bi-encoder", {"stage": {"texts": ["plain"]}}, "texts go with regression, imitation or maps_only"),
-        ("bi-encoder", {"stage": {"regression": 1.0}}, "texts go with regression, imitation or maps_only"),
+        ("bi-encoder", {"stage": {"texts": ["plain"]}}, "texts go with regression, imitation, maps_only or search"),
+        ("bi-encoder", {"stage": {"regression": 1.0}}, "texts go with regression, imitation, maps_only or search"),
         ("bi-encoder", {"stage": {"sets": []}}, "give sets of pairs, texts, or both"),
     ],
 )
