@@ -16,13 +16,6 @@ BRANCH = "encoder.branch."
 """What the names of a branch's weights start with."""
 
 
-class MergedReadings(nn.Linear):
-    """The matrix that makes of both states of a token as many numbers as one has; its graph stays in float32.
-
-    The axes of the merged embedding differ a hundredfold in size, and int8 has one step for all that it multiplies.
-    """
-
-
 class _Fork(nn.Module):
     """BERT's layers, the top ones twice, and the matrix that makes one of the states of both stacks."""
 
@@ -36,7 +29,7 @@ class _Fork(nn.Module):
         self.layer = layers
         self.branch = nn.ModuleList(deepcopy(layer) for layer in layers[len(layers) - copies :])
         readings = 2 if copies else 1
-        self.merge = MergedReadings(readings * config.hidden_size, config.hidden_size, bias=False)
+        self.merge = nn.Linear(readings * config.hidden_size, config.hidden_size, bias=False)
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, **others: object
@@ -102,7 +95,7 @@ class BranchedBert(BertModel):  # type: ignore[no-untyped-call]
         first, second = torch.split(self.encoder.merge.weight.data, dim, dim=1)
         self.encoder.layer = nn.ModuleList(every[number] for number in layers)
         self.encoder.branch = nn.ModuleList()
-        self.encoder.merge = MergedReadings(dim, dim, bias=False)
+        self.encoder.merge = nn.Linear(dim, dim, bias=False)
         self.encoder.merge.weight.data.copy_(first + second)
         self.config.branch = self.config.branch | {"layers": 0}
 

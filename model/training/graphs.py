@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from model.bundle import GRAPH_FILES
 from model.training.attention import BLOCK, BLOCKED, PLAIN, FeatureMaps, MixedBert
-from model.training.branch import MergedReadings
 from model.training.networks import BiEncoder, CrossEncoder, Network, mean_pool
 from model.training.quantise import IN_FLOAT
 
@@ -76,7 +75,7 @@ def to_onnx(network: Network, max_tokens: int) -> onnx.ModelProto:
         )
     assert program is not None  # torch.onnx.export answers None only when given a path
     model = program.model_proto
-    _keep_in_float(model)
+    _mark_attention(model)
     _let_gelu_fuse(model.graph)
     forget_origin(model)
     return model
@@ -105,16 +104,15 @@ def _in_blocks(max_tokens: int) -> Callable[..., Any]:
     return blocked_attention
 
 
-def _keep_in_float(model: onnx.ModelProto) -> None:
-    """Name what is not to be quantised: feature maps and their sums over tokens, attention in blocks, merges.
+def _mark_attention(model: onnx.ModelProto) -> None:
+    """Keep feature maps and their sums over tokens in float32, and softmax attention in blocks.
 
     Next to what surrounds them maps cost nothing, and onnxruntime has no int8 product with a weight for each head. Of
-    blocks, some have no queries while scales are calibrated. A merge says itself why
-    (:class:`~model.training.branch.MergedReadings`).
+    blocks, some have no queries while scales are calibrated.
     """
     for node in model.graph.node:
         made_by = {entry.key: entry.value for entry in node.metadata_props}.get(CLASS_HIERARCHY, "")
-        if any(part in made_by for part in (FeatureMaps.__qualname__, MergedReadings.__qualname__, BLOCKS)):
+        if FeatureMaps.__qualname__ in made_by or BLOCKS in made_by:
             node.name = IN_FLOAT + node.name
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
@@ -17,12 +16,11 @@ from model.training.card import network_card
 from model.training.graphs import to_onnx
 from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, load_network, make_network, save_network
-from model.training.quantise import IN_FLOAT
 from model.training.runs import train_network
 from model.training.trainer import Material
 from tests.model.training.test_card import MANIFEST, SIGNAL
 from tests.model.training.test_runs import examples
-from tests.model.training.tiny_training import bert, network, student_recipe
+from tests.model.training.tiny_training import bert, network, some_texts, student_recipe
 
 BRANCH = {"layers": 1, "share": 0.2, "axes": 10}
 TEXTS = ["apple river", "stone", "cloud green table music paper horse"]
@@ -58,7 +56,7 @@ def forked(pretrained: Path) -> BiEncoder:
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in body_of(student).encoder.branch.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+            parameter.add_(0.2 * torch.randn_like(parameter))
     return student
 
 
@@ -95,12 +93,6 @@ def test_the_first_reading_waits_until_it_is_heard(forked: BiEncoder) -> None:
     assert read == [1, 1, 1]
 
 
-def some_texts(count: int) -> list[str]:
-    words = ["apple", "river", "stone", "cloud", "green", "table", "music", "paper", "horse"]
-    rng = np.random.default_rng(0)
-    return [" ".join(rng.choice(words, size=rng.integers(1, 9))) for _ in range(count)]
-
-
 @pytest.mark.parametrize("share", [0.2, 0.6])
 def test_merged_cosines_are_the_mean_of_both_readings(pretrained: Path, forked: BiEncoder, share: float) -> None:
     """As many axes as there are texts hold all of it; and an average length, as long as the lengths are alike."""
@@ -110,8 +102,8 @@ def test_merged_cosines_are_the_mean_of_both_readings(pretrained: Path, forked: 
     body_of(forked).merge([forked.inputs(texts)])
     merged = forked.embed_all(texts)
     expected = (1 - share) * own @ own.T + share * branch @ branch.T
-    torch.testing.assert_close(merged @ merged.T, expected, atol=0.04, rtol=0)
-    assert (merged @ merged.T - own @ own.T).abs().max() > 0.03 * share
+    off, *apart = ((each @ each.T - expected).abs().max() for each in (merged, own, branch))
+    assert off < 0.3 * min(apart)
 
 
 def test_merged_axes_are_in_the_order_of_what_they_hold(forked: BiEncoder) -> None:
@@ -198,10 +190,7 @@ def readings_in_training(student: BiEncoder) -> torch.Tensor:
 def test_an_exported_graph_is_that_of_any_encoder(forked: BiEncoder) -> None:
     """The mean of its states, at unit length, is its embedding: other software pools so."""
     body_of(forked).merge([forked.inputs(some_texts(60))])
-    graph = to_onnx(forked, 48)
-    in_float = [node.op_type for node in graph.graph.node if node.name.startswith(IN_FLOAT)]
-    assert in_float.count("MatMul") == 1
-    session = ort.InferenceSession(graph.SerializeToString())
+    session = ort.InferenceSession(to_onnx(forked, 48).SerializeToString())
     inputs = forked.tokenizer.padded(forked.tokenizer.tokenize(TEXTS))
     hidden, embeddings = (torch.as_tensor(found) for found in session.run(None, inputs))
     torch.testing.assert_close(embeddings, forked.embed_all(TEXTS), atol=1e-5, rtol=0)

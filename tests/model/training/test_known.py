@@ -13,7 +13,7 @@ from model.training.pairs import Pair
 from model.training.runs import train_network
 from model.training.trainer import Material, TextTarget
 from tests.model.training.test_runs import examples
-from tests.model.training.tiny_training import network
+from tests.model.training.tiny_training import network, some_texts
 
 
 @pytest.fixture
@@ -21,12 +21,6 @@ def student(pretrained: Path) -> BiEncoder:
     made = make_network(NetworkRecipe.model_validate(network("bi-encoder")), pretrained).eval()
     assert isinstance(made, BiEncoder)
     return made
-
-
-def some_texts(count: int) -> list[str]:
-    words = ["apple", "river", "stone", "cloud", "green", "table", "music", "paper", "horse"]
-    rng = np.random.default_rng(0)
-    return list(dict.fromkeys(" ".join(rng.choice(words, size=rng.integers(1, 9))) for _ in range(count)))
 
 
 def on_a_half_circle(count: int) -> np.ndarray:

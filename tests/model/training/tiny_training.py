@@ -70,6 +70,15 @@ def write_pairs(folder: Path) -> Path:
     return folder
 
 
+def some_texts(count: int) -> list[str]:
+    """So many different texts of one to eight words."""
+    chooser = random.Random(0)
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[" ".join(chooser.choices(WORDS, k=chooser.randint(1, 8)))] = None
+    return list(found)
+
+
 def pair_set(split: str) -> dict[str, Any]:
     return {"file": f"{split}.tsv", "range": [0, 5], "terms": "made in a test"}
 
