@@ -42,8 +42,8 @@ def build_at(place: Location, access: MilvusAccess, work: Path | None, **wanted:
         manifest = build_folder(folder=place, **wanted)
         return current_name(place), manifest
     require_extra()
-    from index.milvus import live_at
     from index.milvus_build import build
+    from index.milvus_collections import live_at
     from index.milvus_server import Server
 
     with Server(place, access) as server:
@@ -145,8 +145,8 @@ def _into_milvus(
 
 def _out_of_milvus(place: MilvusAddress, folder: Path, access: MilvusAccess, stage: Callable[[str], None]) -> IndexView:
     require_extra()
-    from index.milvus import live_at, load, vectors_of
-    from index.milvus_build import scan, stage_documents
+    from index.milvus_build import stage_documents
+    from index.milvus_collections import live_at, load, scan, vectors_of
     from index.milvus_rows import STORED, VECTOR, document_of
     from index.milvus_server import Server
 
@@ -172,7 +172,8 @@ def _parts(view: View) -> Iterator[tuple[Sequence[Document], NDArray[np.float32]
 
 
 def _counted(server: Any) -> IndexView:
-    from index.milvus import MilvusView, count, live_at
+    from index.milvus import MilvusView
+    from index.milvus_collections import count, live_at
 
     live = live_at(server)
     return MilvusView(server, live, count(server, live.collection))

@@ -12,12 +12,12 @@ import grpc
 from pymilvus import MilvusException
 
 import index.milvus as milvus_module
-import index.milvus_build as milvus_build
+import index.milvus_publish as milvus_publish
 from index.documents import Document
 from index.location import MilvusAddress, read_location
 from index.manifest import AwayFault, BusyFault, EncoderIdentity, IndexFault, RecipeFault
-from index.milvus import MilvusIndex, collection_at, live_at
-from index.milvus_build import scan
+from index.milvus import MilvusIndex
+from index.milvus_collections import collection_at, live_at, scan
 from index.milvus_rows import DIGEST, KEY, TEXT, VECTOR, key_of, kind_of, row_of
 from index.milvus_server import ATTEMPTS, OPTIONS, SLOW_IN_A_ROW, Server
 from index.places import build_at, copy_between, rebuild_at, verify_at
@@ -159,7 +159,7 @@ def test_an_alias_of_something_else_is_left_alone(milvus: StandIn, server: Serve
 def test_a_collection_without_its_manifest_is_refused(address: MilvusAddress, server: Server) -> None:
     collection = live_at(server).collection
     for value, problem in (("{}", "is no generation's manifest: documents: Field required"), ("?", "Invalid JSON")):
-        milvus_build._set(server, collection, "dse.manifest", value)
+        milvus_publish.set_property(server, collection, "dse.manifest", value)
         with pytest.raises(IndexFault, match=problem):
             MilvusIndex.open(address, ENCODER, ACCESS)
 
@@ -185,7 +185,7 @@ def rebuild(address: MilvusAddress, folder: Path, encode=embed) -> None:
 def test_writers_wait_while_the_last_changes_are_taken_in(
     index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(milvus_build, "ROUNDS", 0)
+    monkeypatch.setattr(milvus_publish, "ROUNDS", 0)
     said: list[str] = []
 
     def encode(texts: list[str]) -> np.ndarray:
@@ -224,7 +224,7 @@ def test_a_write_that_is_overtaken_is_not_acknowledged(
 def test_a_rebuild_that_fails_lets_writers_go_on(
     index: MilvusIndex, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(milvus_build, "ROUNDS", 0)
+    monkeypatch.setattr(milvus_publish, "ROUNDS", 0)
     calls = 0
 
     def encode(texts: list[str]) -> np.ndarray:
