@@ -22,13 +22,13 @@ SENTENCES = [
 STRANGER = " ".join(SENTENCES * 12)
 
 
-def folders() -> list[Path]:
-    settings = Settings()
-    assert settings.teacher is not None
-    return [settings.bundle, settings.teacher]
+SHIPPED = sorted(folder for folder in Settings().bundle.parent.iterdir() if folder.is_dir())
+STUDENTS = [folder for folder in SHIPPED if folder != Settings().teacher]
+LEAST = {"dse-minilm-l6": 86.0, "dse-static": 78.0, "teacher-minilm-l6": 86.8}
+"""Points of Spearman on STS-B test, by score and int8, that were asked of them."""
 
 
-@pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_bundle_holds_what_its_manifest_lists_and_nothing_else(folder: Path) -> None:
     manifest = BundleManifest.read(folder)
     held = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -42,31 +42,39 @@ def test_a_bundle_holds_what_its_manifest_lists_and_nothing_else(folder: Path) -
         assert f"| {split} | int8 | score | {figures['pearson']:.2f} | {figures['spearman']:.2f} |" in card
 
 
-@pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_bundle_says_nothing_of_the_machine_it_was_made_on(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             assert not re.search(rb"site-packages|/(home|root|tmp|work)/", path.read_bytes()), path
 
 
-def test_the_bundles_claim_what_was_asked_of_them() -> None:
-    student, teacher = (BundleManifest.read(folder).quality for folder in folders())
-    assert student["test"]["int8"]["score"]["spearman"] >= 86.0
-    assert teacher["test"]["int8"]["score"]["spearman"] >= 86.8
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_a_bundle_claims_what_was_asked_of_it(folder: Path) -> None:
+    figures = BundleManifest.read(folder).quality["test"]["int8"]["score"]
+    assert figures["spearman"] >= LEAST[folder.name]
+    assert figures["calibration_error"] <= 0.05
+
+
+def test_the_teacher_is_ahead_of_the_student() -> None:
+    settings = Settings()
+    assert settings.teacher is not None
+    student, teacher = (BundleManifest.read(folder).quality for folder in (settings.bundle, settings.teacher))
     for split in ("dev", "test"):
-        assert student[split]["int8"]["score"]["calibration_error"] <= 0.03
         assert teacher[split]["int8"]["score"]["spearman"] > student[split]["int8"]["score"]["spearman"]
 
 
-def test_a_sentence_is_the_same_alone_and_beside_a_long_stranger() -> None:
-    encoder = load_student(Settings().bundle, threads=1).encoder
+@pytest.mark.parametrize("folder", STUDENTS, ids=lambda folder: folder.name)
+def test_a_sentence_is_the_same_alone_and_beside_a_long_stranger(folder: Path) -> None:
+    encoder = load_student(folder, threads=1).encoder
     together = encoder.with_token_budget(10**6).encode([*SENTENCES, STRANGER])[:-1]
     alone = np.vstack([encoder.encode([sentence]) for sentence in SENTENCES])
     assert (together * alone).sum(axis=1).min() >= 0.9999
 
 
 def test_a_pair_is_the_same_to_the_teacher_alone_and_beside_a_long_stranger() -> None:
-    _, folder = folders()
+    folder = Settings().teacher
+    assert folder is not None
     teacher = load_teacher(folder, threads=1).scorer
     pairs = list(itertools.pairwise(SENTENCES))
     together = teacher.with_token_budget(10**6).score([*pairs, (STRANGER, STRANGER)]).logits[:-1]
