@@ -9,6 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from index.manifest import IndexFault
 
 _SCHEMA = """
@@ -102,16 +105,17 @@ class Documents:
     def __len__(self) -> int:
         return self._count
 
-    def at(self, rows: Iterable[int]) -> list[Document]:
+    def at(self, rows: Iterable[int] | NDArray[np.int64]) -> list[Document]:
         """The documents of some rows, in the order asked."""
-        wanted = [int(row) for row in rows]
+        wanted = rows.tolist() if isinstance(rows, np.ndarray) else [int(row) for row in rows]
         found: dict[int, Document] = {}
         for start in range(0, len(wanted), ROWS_PER_QUERY):
             part = wanted[start : start + ROWS_PER_QUERY]
             marks = ",".join("?" * len(part))
-            query = f"SELECT row, id, text, metadata FROM documents WHERE row IN ({marks})"
-            for row, id_, text, metadata in self._select(query, part):
-                found[row] = Document(id_, text, json.loads(metadata))
+            selected = self._select(f"SELECT row, id, text, metadata FROM documents WHERE row IN ({marks})", part)
+            objects = json.loads(f"[{','.join([row[3] for row in selected])}]")  # one call: a search waits for it
+            for (row, id_, text, _), metadata in zip(selected, objects, strict=True):
+                found[row] = Document(id_, text, metadata)
         return [found[row] for row in wanted]
 
     def metadata(self) -> Iterator[dict[str, Any]]:

@@ -43,6 +43,8 @@ class LiveIndex:
         verify: Verify,
     ) -> None:
         self.folder, self.writable, self._verify = folder, writable, verify
+        # looked at in every search; made here, since pathlib takes longer to make a path than the system to look
+        self._current, self._log_path = folder / CURRENT, folder / CHANGES_FILE
         self._encoder, self._busy_seconds, self._head = encoder, busy_seconds, head
         self._reading: ChangeLog | None = None
         self._writing: ChangeLog | None = None
@@ -80,7 +82,7 @@ class LiveIndex:
                 change log are not of one time.
         """
         while True:
-            stamp = _stamp(folder)
+            stamp = _stamp(folder / CURRENT)
             try:
                 generation = Generation.open(folder, encoder, head, verify)
                 live = cls(folder, generation, stamp, encoder, writable, busy_seconds, head, verify)
@@ -92,7 +94,7 @@ class LiveIndex:
                         f"dse index snapshot {folder} COPY"
                     )
             except IndexFault:
-                if _stamp(folder) == stamp:
+                if _stamp(folder / CURRENT) == stamp:
                     raise
             else:
                 return live
@@ -114,7 +116,7 @@ class LiveIndex:
                     self._view = self._caught_up(self._view)
                     return self._view
                 except _Behind as behind:
-                    if _stamp(self.folder) == self._seen:
+                    if _stamp(self._current) == self._seen:
                         raise IndexFault(str(behind)) from behind
             wait = True
 
@@ -195,7 +197,7 @@ class LiveIndex:
                 view = self.view()
                 fold(view, home, view.manifest.encoder, view.manifest.dims, view.embeddings, self._head)
                 generation = Generation.read(home, self._head, self._verify)
-            self._swap(generation, _stamp(self.folder))
+            self._swap(generation, _stamp(self._current))
         finally:
             self._opening.release()
         self._drop_folded()
@@ -239,7 +241,7 @@ class LiveIndex:
         One thread does; the others ``wait``, or go on meanwhile with the generation before and its changes, which is
         a state that the index has been in.
         """
-        if _stamp(self.folder) == self._seen or not self._opening.acquire(blocking=wait):
+        if _stamp(self._current) == self._seen or not self._opening.acquire(blocking=wait):
             return
         try:
             self._take_up()
@@ -247,11 +249,11 @@ class LiveIndex:
             self._opening.release()
 
     def _take_up(self) -> None:
-        while (stamp := _stamp(self.folder)) != self._seen:
+        while (stamp := _stamp(self._current)) != self._seen:
             try:
                 self._swap(Generation.open(self.folder, self._encoder, self._head, self._verify), stamp)
             except IndexFault as error:
-                if _stamp(self.folder) == stamp:
+                if _stamp(self._current) == stamp:
                     log.warning("the new generation cannot be served, the one before stays: %s", error)
                     with self._state:
                         with suppress(IndexFault, _Behind):  # the last state of the one before
@@ -322,7 +324,7 @@ class LiveIndex:
 
     def _caught_up(self, view: View, through: int | None = None) -> View:
         """A view with the changes after it, as far as ``through``."""
-        path = self.folder / CHANGES_FILE
+        path = self._log_path
         if self._reading is None:
             if not path.exists():
                 return view
@@ -363,10 +365,9 @@ class LiveIndex:
                 self._replaced.append(self._writing)  # closed at the end: another thread may be about to write
                 self._writing = None
             if self._writing is None:
-                path = self.folder / CHANGES_FILE
-                if not path.exists():
-                    ChangeLog.create(path)
-                self._writing = ChangeLog(path, writable=True, busy_seconds=self._busy_seconds)
+                if not self._log_path.exists():
+                    ChangeLog.create(self._log_path)
+                self._writing = ChangeLog(self._log_path, writable=True, busy_seconds=self._busy_seconds)
             return self._writing
 
     @contextmanager
@@ -378,7 +379,7 @@ class LiveIndex:
             self._follow(wait=True)
             with changes.transaction():
                 # Nobody publishes another generation from here on.
-                if changes.in_place() and _stamp(self.folder) == self._seen:
+                if changes.in_place() and _stamp(self._current) == self._seen:
                     self._check_followed()
                     yield self.view(), changes
                     last = changes.extent().last
@@ -395,10 +396,10 @@ class LiveIndex:
 Stamp = tuple[int, int]
 
 
-def _stamp(folder: Path) -> Stamp | None:
+def _stamp(current: Path) -> Stamp | None:
     """Another one as soon as another generation is live."""
     try:
-        status = (folder / CURRENT).stat()
+        status = current.stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns

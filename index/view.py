@@ -138,6 +138,8 @@ class View:
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:
         """The documents of some rows, in the order asked."""
         rows = np.asarray(rows, np.int64)
+        if not len(self._alive):
+            return self.generation.documents(rows)
         size = len(self.generation)
         below = iter(self.generation.documents(rows[rows < size]))
         return [next(below) if row < size else self._delta.documents[row - size] for row in rows.tolist()]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,6 @@ def measure(
         phases[name] = began, time.perf_counter()
 
     with served(copy, bundle, threads, copy.parent / "serve.log") as address:
-        writer = Client(address, SECONDS_TO_COMPACT)
         with Searchers(address, queries, clients, K) as searchers:
             time.sleep(min(1.0, seconds))  # does not count
             with phase("before"):
@@ -126,7 +125,7 @@ def measure(
             puts: list[float] = []
             written: list[Document] = []
             failed = 0
-            with phase("upserts"):
+            with phase("upserts"), closing(Client(address)) as writer:
                 for some in batches(documents, batch):
                     began = time.perf_counter()
                     _, fault = writer.ask("PUT", "/v1/documents", {"documents": [asdict(each) for each in some]})
@@ -138,16 +137,16 @@ def measure(
             if not puts:
                 raise BadInput(f"no write succeeded: {fault}")
             wanted = written[:: max(1, len(written) // LOOKED_FOR)]
-            lost = _lost(writer, wanted)
-            with phase("compaction"):
+            missing = lost(address, wanted)
+            with phase("compaction"), closing(Client(address, SECONDS_TO_COMPACT)) as writer:
                 _, compaction_fault = writer.ask("POST", "/v1/index/compact")
             with phase("after"):
                 time.sleep(seconds)
-            lost += _lost(writer, wanted)
-            facts, fault = writer.ask("GET", "/v1/index")
+            missing += lost(address, wanted)
+            with closing(Client(address)) as reader:
+                facts, fault = reader.ask("GET", "/v1/index")
             if facts is None:
                 raise BadInput(f"the service no longer says what it holds: {fault}")
-        writer.close()
         asked = searchers.asked()
     began, ended = phases["upserts"]
     return Changed(
@@ -157,7 +156,7 @@ def measure(
         puts=Pace.of(puts, ended - began),
         failed_puts=failed,
         upserts_per_second=round(len(written) / (ended - began), 1),
-        lost=lost,
+        lost=missing,
         looked_for=2 * len(wanted),
         compaction_fault=compaction_fault,
         documents=facts["documents"],
@@ -165,9 +164,21 @@ def measure(
     )
 
 
-def _lost(client: Client, documents: Sequence[Document]) -> int:
-    """How many documents that were acknowledged are not there as they were written."""
-    found = (client.ask("GET", f"/v1/documents/{quote(document.id)}") for document in documents)
-    return sum(
-        answer is None or answer["text"] != each.text for (answer, _), each in zip(found, documents, strict=True)
-    )
+def lost(address: str, documents: Sequence[Document]) -> int:
+    """How many documents that were acknowledged are not there as they were written.
+
+    Raises:
+        BadInput: the service does not say.
+    """
+    with closing(Client(address)) as reader:  # a new connection: a service hangs up where nothing was asked for a while
+        return sum(_text_of(reader, document.id) != document.text for document in documents)
+
+
+def _text_of(reader: Client, id_: str) -> str | None:
+    """What the document of an id says; None: there is none."""
+    answer, fault = reader.ask("GET", f"/v1/documents/{quote(id_)}")
+    if fault is None:
+        return str(answer["text"])
+    if fault.startswith("404"):
+        return None
+    raise BadInput(f"the service does not say whether it holds {id_!r}: {fault}")

@@ -12,14 +12,15 @@ from typer.testing import CliRunner
 
 from app.loading import identity
 from index.build import build
+from index.documents import Document
 from index.live import LiveIndex
 from index.sources import SourcedDocument, read_documents
 from model.bundle import Student
 from scripts.benchmarks import corpus as corpus_module
-from scripts.benchmarks.changes import Phase
+from scripts.benchmarks.changes import Phase, lost
 from scripts.benchmarks.conditions import processor
 from scripts.benchmarks.scratch import change
-from scripts.benchmarks.service import Asked, served
+from scripts.benchmarks.service import Asked, Client, served
 from scripts.benchmarks.timing import CALLS_PER_TURN, in_turns
 from scripts.console import REFUSALS, BadInput
 from scripts.dse import app
@@ -174,6 +175,27 @@ def test_searches_go_on_while_documents_are_written_and_compacted(
     assert (results["documents"], results["generation"]) == (DOCUMENTS + 25, "000002")
     assert bytes_of(folder) == before
     assert sorted(tmp_path.iterdir()) == [tmp_path / "asked.txt", output]
+
+
+@pytest.mark.parametrize(
+    ("answer", "there"),
+    [
+        (({"text": "as it was written"}, None), True),
+        (({"text": "something else"}, None), False),
+        ((None, "404: no such document"), False),
+        ((None, "RemoteDisconnected: it hung up"), None),
+    ],
+)
+def test_a_document_is_lost_only_where_the_service_says_so(
+    monkeypatch: pytest.MonkeyPatch, answer: tuple[Any, str | None], there: bool | None
+) -> None:
+    monkeypatch.setattr(Client, "ask", lambda *_: answer)
+    written = [Document("a/b", "as it was written")]
+    if there is None:
+        with pytest.raises(BadInput, match="does not say whether it holds 'a/b'"):
+            lost("http://127.0.0.1:1", written)
+    else:
+        assert lost("http://127.0.0.1:1", written) == (not there)
 
 
 def test_a_search_belongs_to_the_phase_it_began_in() -> None:
