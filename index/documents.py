@@ -9,9 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from index.manifest import IndexFault
 
 _SCHEMA = """
@@ -105,9 +102,9 @@ class Documents:
     def __len__(self) -> int:
         return self._count
 
-    def at(self, rows: Iterable[int] | NDArray[np.int64]) -> list[Document]:
+    def at(self, rows: Iterable[int]) -> list[Document]:
         """The documents of some rows, in the order asked."""
-        wanted = rows.tolist() if isinstance(rows, np.ndarray) else [int(row) for row in rows]
+        wanted = list(rows)
         found: dict[int, Document] = {}
         for start in range(0, len(wanted), ROWS_PER_QUERY):
             part = wanted[start : start + ROWS_PER_QUERY]

@@ -188,7 +188,7 @@ class Generation:
 
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:
         """The documents of some rows, in the order asked."""
-        return self._documents.at(rows)
+        return self._documents.at(rows.tolist())
 
     def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
         """The rows of those of some ids that are here."""
