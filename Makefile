@@ -41,7 +41,7 @@ test-scale: ## run the tests of more than one machine (Milvus, Ray, deploy/) wit
 		tests/index/test_milvus_filters.py tests/app/test_milvus.py tests/index/test_ray_workers.py \
 		tests/scripts/test_build_on_ray.py tests/test_deploy.py
 
-test-interop: ## load the shipped student with sentence-transformers, in an environment of its own
+test-interop: ## load the shipped students with sentence-transformers, in an environment of its own
 	$(PYTHON) -m venv $(VENV)-interop
 	$(VENV)-interop/bin/python -m pip install --quiet torch==2.13.0
 	$(VENV)-interop/bin/python -m pip install --quiet 'sentence-transformers[onnx]>=5.7,<6' --editable '.[dev]'

@@ -19,7 +19,7 @@ def open_session(path: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # A thread that spins for its next task takes the CPU from tokenizer, FAISS and other requests: docs/performance.md
+    # A thread that spins for its next task takes the CPU from tokenizer, FAISS and other requests
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS)

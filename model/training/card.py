@@ -111,7 +111,8 @@ def _members(signal: Signal) -> list[str]:
 
 
 def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
-    start = f"From `{network.init}`, seed {network.seed}, {network.precision}; c = {network.distillation}"
+    precision = "fp32" if network.precision == "fp32" else "bf16 where the processor has it"
+    start = f"From `{network.init}`, seed {network.seed}, {precision}; c = {network.distillation}"
     if network.layers is not None:
         start += f"; layers {', '.join(map(str, network.layers))} of it"
     if network.frozen:

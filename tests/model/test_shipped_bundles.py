@@ -24,8 +24,8 @@ STRANGER = " ".join(SENTENCES * 12)
 
 SHIPPED = sorted(folder for folder in Settings().bundle.parent.iterdir() if folder.is_dir())
 STUDENTS = [folder for folder in SHIPPED if folder != Settings().teacher]
-LEAST = {"dse-minilm-l6": 86.0, "dse-static": 78.0, "teacher-minilm-l6": 86.8}
-"""Points of Spearman on STS-B test, by score and int8, that were asked of them."""
+ASKED = {"dse-minilm-l6": (86.0, 0.03), "dse-static": (78.0, 0.05), "teacher-minilm-l6": (86.8, 0.03)}
+"""At least so many points of Spearman on STS-B test, by score and int8; at most such a calibration error."""
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
@@ -52,8 +52,9 @@ def test_a_bundle_says_nothing_of_the_machine_it_was_made_on(folder: Path) -> No
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_bundle_claims_what_was_asked_of_it(folder: Path) -> None:
     figures = BundleManifest.read(folder).quality["test"]["int8"]["score"]
-    assert figures["spearman"] >= LEAST[folder.name]
-    assert figures["calibration_error"] <= 0.05
+    least, most = ASKED[folder.name]
+    assert figures["spearman"] >= least
+    assert figures["calibration_error"] <= most
 
 
 def test_the_teacher_is_ahead_of_the_student() -> None:
