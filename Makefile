@@ -134,7 +134,7 @@ $(RUNS)/bundles/dse-minilm-l6/manifest.json: $(RUNS)/served_teacher/signal.json
 	$(call EXPORT,six_layer)
 
 $(RUNS)/bundles/dse-minilm-l3/manifest.json: $(RUNS)/bundles/dse-minilm-l6/manifest.json
-	$(call STUDENT,three_layer)
+	$(call STUDENT,three_layer) $(if $(INIT),--init $(INIT))
 	$(call EXPORT,three_layer)
 
 $(RUNS)/bundles/dse-static/manifest.json: $(RUNS)/bundles/dse-minilm-l6/manifest.json

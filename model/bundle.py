@@ -77,6 +77,7 @@ class BundleManifest(BaseModel):
     licence: str
     lineage: list[str]
     files: dict[str, str]
+    trained_on: list[str] = []  # the sets it, and what taught it, learned from, each with its terms
     matryoshka: list[Annotated[int, Field(ge=1)]] = []  # dimensions, below dims, that embeddings may be cut to
     signal: SignalFacts | None = None  # of an ensemble, whose dims, pooling and head are its sentence member's
 

@@ -79,7 +79,7 @@ def teacher_train(
 def teacher_label(
     recipe: RecipeArgument,
     data: DataOption,
-    signal: Annotated[Path, typer.Option(help="Folder written by dse teacher train.")],
+    signal: Annotated[Path, typer.Option(help="Who labels: a folder of dse teacher train, or a teacher's bundle.")],
     output: Annotated[Path, typer.Option(help="The logits file; an unfinished one is taken up again.")],
     silver: SilverOption = None,
 ) -> None:
@@ -89,14 +89,14 @@ def teacher_label(
     from model.training.material import pairs_to_train
     from model.training.pairs import TrainingData
     from model.training.recipes import read_stages
-    from model.training.teacher import Ensemble
+    from model.training.served import teacher_at
 
     data_recipe, stages = read_stages(recipe)
     sets = pairs_to_train(stages, TrainingData(data, data_recipe, silver))
     with progress_bar() as bar:
         task = bar.add_task("labelling", total=None)
         label(
-            Ensemble.load(signal),
+            teacher_at(signal),
             [pair for pairs in sets.values() for pair in pairs],
             output,
             lambda done, total: bar.update(task, completed=done, total=total),
@@ -127,19 +127,22 @@ def teacher_export(
 def silver(
     recipe: RecipeArgument,
     data: DataOption,
-    signal: Annotated[Path, typer.Option(help="Folder written by dse teacher train: its bi-encoder finds and scores.")],
+    signal: Annotated[
+        Path,
+        typer.Option(help="A folder of dse teacher train, or a teacher's bundle: its bi-encoder finds and scores."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The pair file to write, .tsv.gz.")],
 ) -> None:
     """Make silver pairs: neighbours among training sentences and plain texts, for a teacher to score."""
     needs_torch()
     from model.training.pairs import TrainingData
     from model.training.recipes import SilverRecipe, read_recipe
+    from model.training.served import teacher_at
     from model.training.silver import make_silver
-    from model.training.teacher import Ensemble
 
     wanted = read_recipe(recipe, SilverRecipe)
     with progress_bar() as bar:
-        scorer = Ensemble.load(signal).sentence_member()
+        scorer = teacher_at(signal).sentence_member()
         count = make_silver(wanted, TrainingData(data, wanted.data), scorer, output, stages_on(bar))
     typer.echo(f"{count:,} pairs -> {output}; next: dse teacher label RECIPE --silver {output}")
 

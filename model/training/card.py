@@ -8,6 +8,9 @@ from model.training.network_recipe import NetworkRecipe
 from model.training.recipes import DistillationRecipe, TeacherRecipe
 from model.training.signal import Signal
 
+RESTRICTED = ("research", "non-commercial", "no terms stated")
+"""Words in the terms of a set that a product may not be able to use."""
+
 
 def network_card(manifest: BundleManifest, recipe: DistillationRecipe, signal: Signal) -> str:
     """The README.md of a distilled network: what it is, its figures, its data and their terms, where it comes from."""
@@ -16,7 +19,7 @@ def network_card(manifest: BundleManifest, recipe: DistillationRecipe, signal: S
 
 def signal_card(manifest: BundleManifest, recipe: TeacherRecipe, signal: Signal) -> str:
     """The README.md of a teacher that is served as the signal it labels with."""
-    return _card(manifest, recipe.data, recipe.members, _members(signal))
+    return _card(manifest, recipe.data, recipe.members, [*_members(signal), *_trained_on(signal)])
 
 
 def _card(
@@ -70,9 +73,9 @@ def _card(
         ),
         *(f"- {data.texts_of(name).described} (its texts alone)" for name in texts),
         "",
-        "Parts of these sets (the MSR parts of the STS sets among them) are for research only; look at their terms",
-        "before commercial use. No pair that holds a sentence of an evaluation split was trained on (compared without",
-        "case, accents and punctuation).",
+        *_terms_to_look_at(manifest.trained_on),
+        "No pair that holds a sentence of an evaluation split was trained on (compared without case, accents and",
+        "punctuation).",
         "",
         "## Lineage",
         "",
@@ -89,14 +92,34 @@ def _taught_by(signal: Signal) -> list[str]:
         "",
         f"Its teacher is the signal `{signal.name}`.",
         *_members(signal),
+        *_trained_on(signal),
+    ]
+
+
+def _trained_on(signal: Signal) -> list[str]:
+    return [
         "",
-        "These were trained on:",
+        "These, and what taught them, were trained on:",
         "",
         *(f"- {described}" for described in signal.trained_on),
     ]
 
 
+def _terms_to_look_at(trained_on: Sequence[str]) -> list[str]:
+    """The sets that not everyone may train a product on."""
+    bound = [described.split(":")[0] for described in trained_on if any(word in described for word in RESTRICTED)]
+    if not bound:
+        return []
+    names = ", ".join(dict.fromkeys(bound))
+    return [
+        f"Before commercial use look at the terms of {names}: they allow research only, in part, or state nothing.",
+        "",
+    ]
+
+
 def _members(signal: Signal) -> list[str]:
+    if len(signal.members) == 1 and signal.members[0].name == signal.name:  # a bundle, whose own card says more
+        return ["", f"On STS-B dev it has P {signal.dev.pearson:.2f}, S {signal.dev.spearman:.2f}."]
     return [
         "",
         "The mean of the standardised scores of",

@@ -71,6 +71,7 @@ def export_network(
             "pooling": "mean" if student else None,
             "head": recipe.network.head.kind if student else None,
             "matryoshka": recipe.network.matryoshka,
+            "trained_on": signal.with_own(data.described(recipe.network.stages)),
         }
         facts |= _quality([part], part.scorers, recipe.export, data, progress)
         manifest = _manifest(facts, recipe.export)
@@ -118,7 +119,7 @@ def export_teacher(
             for member, place in zip(members, folders, strict=True)
         ]
         facts: dict[str, Any] = {"name": recipe.name, "kind": "cross-encoder", "dims": None, "pooling": None}
-        facts |= {"head": None}
+        facts |= {"head": None, "trained_on": ensemble.signal.trained_on}
         scorers: dict[Graph, Scorer] = dict(parts[0].scorers)
         if len(parts) == 2:
             sentence = parts[1].network

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.encoder import OnnxEncoder
+from model.ensemble import Standard
 from model.faults import TrainingFault
 from model.head import Calibration, Head
 from model.training.graphs import write_graph
@@ -63,7 +64,8 @@ class Ensemble:
         """
         for member, scorer in zip(self.signal.members, self._scorers, strict=True):
             if isinstance(scorer.model, OnnxEncoder):
-                return SentenceMember(scorer.model, scorer.head, member, self.signal.calibration)
+                standard = Standard(member.mean, member.deviation)
+                return SentenceMember(scorer.model, scorer.head, standard, self.signal.calibration)
         raise TrainingFault(f"{self.signal.name} has no bi-encoder among its members; give a signal that has one")
 
 
@@ -73,7 +75,7 @@ class SentenceMember:
 
     encoder: OnnxEncoder
     head: Head
-    member: Member
+    standard: Standard
     calibration: Calibration
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -82,7 +84,7 @@ class SentenceMember:
 
     def scores(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
         """(pairs,) scores, 0..1: what the signal would say if every member said what this one does."""
-        return self.calibration((self.head.logits(left, right) - self.member.mean) / self.member.deviation)
+        return self.calibration(self.standard(self.head.logits(left, right)))
 
 
 def _scorer(folder: Path, max_tokens: int) -> OnnxScorer:
@@ -138,11 +140,17 @@ def train_teacher(
         fit_calibration(mean, gold),
         Correlation.of(mean, gold),
         recipe.max_tokens,
-        tuple(data.described(stage for member in recipe.members for stage in member.stages)),
+        _trained_on(recipe, data, logits),
     )
     _gate(signal, recipe.min_gain)
     (folder / SIGNAL).write_text(json.dumps(signal.as_json(), indent=2), "utf-8")
     return signal
+
+
+def _trained_on(recipe: TeacherRecipe, data: TrainingData, logits: TeacherLogits | None) -> tuple[str, ...]:
+    """What the members learned from, then what only their own teacher did."""
+    own = data.described(stage for member in recipe.members for stage in member.stages)
+    return tuple(own if logits is None else logits.signal.with_own(own))
 
 
 def _of_member(progress: Progress, name: str, stage: str, done: int, total: int) -> None:

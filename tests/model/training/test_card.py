@@ -1,5 +1,7 @@
 """What a model card says of the data a bundle was made from."""
 
+from dataclasses import replace
+
 from model.bundle import BundleManifest
 from model.head import Calibration
 from model.training.card import network_card
@@ -49,5 +51,24 @@ def test_a_card_names_every_source_once_with_its_terms() -> None:
     ):
         assert card.count(line) == 1, line
     assert card.count("`train.tsv`") == 1
+    assert "commercial" not in card
     for fact in ("layers 1 of it", "Then 25% of `", "regression 2", "0.25 points of Spearman"):
         assert fact in card
+
+
+def test_a_card_names_the_sets_that_not_every_product_may_learn_from() -> None:
+    trained_on = ["`a.tsv`: CC BY 4.0", "`b.tsv`: no terms stated", "`c.tsv`, 0 to 0.5: MSR parts for research only"]
+    facts = {"data": DATA, "network": network("bi-encoder"), "export": EXPORT}
+    manifest = MANIFEST.model_copy(update={"trained_on": trained_on})
+    card = network_card(manifest, DistillationRecipe.model_validate(facts), SIGNAL)
+    assert "Before commercial use look at the terms of `b.tsv`, `c.tsv`, 0 to 0.5: " in card
+
+
+def test_a_card_says_of_a_served_teacher_how_good_it_is() -> None:
+    """Its own card says the rest."""
+    served = replace(SIGNAL, members=(replace(SIGNAL.members[0], name="signal", kind="ensemble"),))
+    facts = {"data": DATA, "network": network("bi-encoder"), "export": EXPORT}
+    card = network_card(MANIFEST, DistillationRecipe.model_validate(facts), served)
+    assert "On STS-B dev it has P 89.30, S 88.40." in card
+    assert "standardised" not in card
+    assert "- `gold.tsv`: terms of the gold" in card

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from model.training.data_recipe import DataRecipe, PairSet
+from model.training.card import RESTRICTED
+from model.training.data_recipe import SILVER, DataRecipe, PairSet
 from model.training.pairs import HeldOut, Pair, PairFileError, TrainingData, read_pairs
 from model.training.recipes import DistillationRecipe, RecipeError, SilverRecipe, TeacherRecipe, read_recipe
 from tests.model.training.tiny_training import LEAK, training_data
@@ -142,11 +143,30 @@ def test_the_digest_knows_where_a_pair_is_split() -> None:
 
 def test_every_shipped_recipe_reads_and_holds_out_the_evaluation_splits() -> None:
     kinds = {"teacher": TeacherRecipe, "served_teacher": TeacherRecipe, "silver": SilverRecipe}
-    names = {path.stem for path in RECIPES.glob("*.toml")} - {"data", "long_data", "evaluation"}
+    kinds |= {"open/teacher": TeacherRecipe, "open/silver": SilverRecipe}
+    files = [*RECIPES.glob("*.toml"), *RECIPES.glob("open/*.toml")]
+    names = {str(path.relative_to(RECIPES).with_suffix("")) for path in files} - {"data", "long_data", "evaluation"}
     assert names > kinds.keys()
     for name in names:
         data = read_recipe(RECIPES / f"{name}.toml", kinds.get(name, DistillationRecipe)).data
         assert {data.dev.file, data.test.file} < set(data.held_out), name
+
+
+def test_the_open_recipes_train_on_nothing_whose_terms_restrict_its_use() -> None:
+    teacher = read_recipe(RECIPES / "open/teacher.toml", TeacherRecipe)
+    silver = read_recipe(RECIPES / "open/silver.toml", SilverRecipe)
+    student = read_recipe(RECIPES / "open/student.toml", DistillationRecipe)
+    stages = [stage for network in (*teacher.members, student.network) for stage in network.stages]
+    sets = {*silver.sets, *(name for stage in stages for name in stage.sets)} - {SILVER}
+    texts = {*silver.texts, *(name for stage in stages for name in stage.texts)}
+    assert sets
+    assert texts
+    for described in [student.data.sets[name].described for name in sets] + [
+        student.data.texts[name].described for name in texts
+    ]:
+        assert not any(word in described for word in RESTRICTED), described
+    folders = {network.init for network in (*teacher.members, student.network)}
+    assert folders == {"sentence-transformers/all-MiniLM-L6-v2"}, "another model may have learned from other sets"
 
 
 def test_no_set_or_text_of_the_shipped_recipes_holds_an_evaluation_sentence(data: Path) -> None:
