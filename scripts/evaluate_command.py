@@ -48,6 +48,9 @@ def evaluate(
     with_results: Annotated[Path | None, typer.Option(help="An --output of before: its models take part.")] = None,
     guard: Annotated[str | None, typer.Option(help="A model that no other may fall behind; exit code 1 if so.")] = None,
     margin: Annotated[float, typer.Option(min=0, help="Points that the guard lets pass.")] = 1.0,
+    prefixes: Annotated[
+        bool, typer.Option("--prefixes", help="Measure bundles' embeddings cut to each width they allow, too.")
+    ] = False,
     speed: Annotated[bool, typer.Option("--speed", help="Time the models, too.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file with everything found.")] = None,
     plot: Annotated[Path | None, typer.Option(help="An SVG of quality against speed; implies --speed.")] = None,
@@ -65,7 +68,7 @@ def evaluate(
     from scripts.evaluation.plot import svg
     from scripts.evaluation.results import Results
 
-    if not (openers := _openers(folder or [], bundle or [], teacher or [], signal or [], url or [])):
+    if not (openers := _openers(folder or [], bundle or [], teacher or [], signal or [], url or [], prefixes)):
         raise BadInput("give a model: --folder, --bundle, --teacher, --signal or --url")
     chosen = _chosen(pairs, kind, data, only or [], sets)
     if (speed or plot) and chosen.to_time is None:
@@ -98,15 +101,16 @@ def _openers(
     teachers: Sequence[Path],
     signals: Sequence[Path],
     urls: Sequence[str],
+    prefixes: bool,
 ) -> list[Opener]:
     """What was named, each with how it is opened."""
     if folders or signals:
         needs_torch()
     from scripts.evaluation import scorers, service
 
-    kinds = [
+    kinds: list[tuple[Sequence[Path], Callable[[Path], Model]]] = [
         (folders, scorers.of_folder),
-        (bundles, scorers.of_bundle),
+        (bundles, partial(scorers.of_bundle, prefixes=prefixes)),
         (teachers, scorers.of_teacher),
         (signals, scorers.of_signal),
     ]

@@ -1,7 +1,7 @@
 """Who is measured? A bundle, a sentence-transformers folder, a teacher, a teacher signal: each as one value."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle import TOKENIZER, BundleManifest, load_student, load_teacher
+from model.encoder import shortened
 from model.head import CosineHead, Head
 from model.manifest import sha256_of
 from model.similarity import score_pairs
@@ -20,7 +21,15 @@ Rows = Sequence[tuple[str, str]]
 Scores = dict[str, NDArray[np.float64]]
 """What was said of pairs, by name, each (pairs,); the answer that is served by default comes first."""
 
+Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Texts to (texts, dim) unit rows."""
+
 Origin = Literal["bundle", "folder", "teacher", "signal", "service"]
+
+
+def similarity_at(width: int) -> str:
+    """What an answer by embeddings cut to ``width`` is called."""
+    return f"similarity@{width}"
 
 
 @dataclass(frozen=True)
@@ -37,31 +46,35 @@ class ModelFacts:
 class Model:
     """Something that answers pairs. If it embeds sentences, too, documents can be searched with it.
 
-    ``teaches`` names those of its scores that are a teacher's.
+    ``teaches`` names those of its scores that are a teacher's. ``prefixes`` are widths that its embeddings are cut to,
+    to be measured besides, each as ``similarity@width``.
     """
 
     facts: ModelFacts
     score: Callable[[Rows], Scores]
     teaches: tuple[str, ...] = ()
-    encode: Callable[[Sequence[str]], NDArray[np.float32]] | None = None  # (texts, dim) unit rows
+    encode: Encode | None = None
     head: Head | None = None  # None where it would rank as the cosine does
     tokenizer: Path | None = None
+    prefixes: tuple[int, ...] = ()
 
     def named(self, name: str) -> "Model":
         """The same model under another name."""
         facts = ModelFacts(name, self.facts.kind, self.facts.megabytes, self.facts.digest)
-        return Model(facts, self.score, self.teaches, self.encode, self.head, self.tokenizer)
+        return replace(self, facts=facts)
 
 
-def of_bundle(folder: Path) -> Model:
-    """A student: its score and its similarity."""
+def of_bundle(folder: Path, prefixes: bool = False) -> Model:
+    """A student: its score and its similarity; with ``prefixes``, also that of each width it may be cut to."""
     student = load_student(folder, read_settings().threads)
     manifest = BundleManifest.read(folder)
     files = manifest.loaded(manifest.pick(None, folder))
+    widths = tuple(manifest.matryoshka) if prefixes else ()
 
     def score(rows: Rows) -> Scores:
         answers = score_pairs(student.encoder, student.head, rows)
-        return {"score": student.score(answers.logits), "similarity": answers.similarities}
+        found = {"score": student.score(answers.logits), "similarity": answers.similarities}
+        return found | (_similarities_of_prefixes(student.encoder.encode, rows, widths) if widths else {})
 
     return Model(
         ModelFacts(student.name, "bundle", _megabytes(folder / file for file in files), student.encoder_digest),
@@ -69,6 +82,7 @@ def of_bundle(folder: Path) -> Model:
         encode=student.encoder.encode,
         head=None if isinstance(student.head, CosineHead) else student.head,
         tokenizer=folder / TOKENIZER,
+        prefixes=widths,
     )
 
 
@@ -80,10 +94,7 @@ def of_folder(folder: Path) -> Model:
     weights = sorted(folder.rglob("*.safetensors"))
 
     def score(rows: Rows) -> Scores:
-        row_of = {text: row for row, text in enumerate(dict.fromkeys(text for pair in rows for text in pair))}
-        embeddings = encoder.encode(list(row_of))
-        left, right = (embeddings[[row_of[pair[side]] for pair in rows]] for side in (0, 1))
-        return {"similarity": CosineHead().logits(left, right)}
+        return {"similarity": CosineHead().logits(*_embedded(encoder.encode, rows))}
 
     return Model(
         ModelFacts(folder.absolute().name, "folder", _megabytes([*weights, folder / TOKENIZER]), sha256_of(weights[0])),
@@ -122,6 +133,22 @@ def of_signal(folder: Path) -> Model:
 
     facts = ModelFacts(ensemble.signal.name, "signal", _megabytes(folder.rglob("*.safetensors")), None)
     return Model(facts, score, teaches=("signal",))
+
+
+def _similarities_of_prefixes(encode: Encode, rows: Rows, widths: Sequence[int]) -> Scores:
+    """The cosines of embeddings cut to each width."""
+    left, right = _embedded(encode, rows)
+    return {
+        similarity_at(width): CosineHead().logits(shortened(left, width), shortened(right, width)) for width in widths
+    }
+
+
+def _embedded(encode: Encode, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(pairs, dim) embeddings of both sides; a text that comes again is embedded once."""
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(text for pair in rows for text in pair))}
+    embeddings = encode(list(row_of))
+    left, right = (embeddings[[row_of[pair[side]] for pair in rows]] for side in (0, 1))
+    return left, right
 
 
 def _megabytes(paths: Iterable[Path]) -> float:

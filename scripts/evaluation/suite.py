@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.comparison import RankAgreement
+from model.encoder import shortened
 from scripts.console import BadInput
 from scripts.evaluation import metrics, retrieval
 from scripts.evaluation.bootstrap import Estimate, Samples, draw, points
 from scripts.evaluation.results import Agreement, Results, Row
-from scripts.evaluation.scorers import Model
+from scripts.evaluation.scorers import Model, similarity_at
 from scripts.evaluation.sets import Collection, GoldPairs, SetFacts
 
 ITEMS_PER_STEP = 2048  # of progress
@@ -115,6 +116,9 @@ def _on_collection(model: Model, one: Collection, depth: int, progress: Callable
     rankings = {"similarity": by_cosine}
     if model.head is not None:
         rankings = {"score": retrieval.reordered(by_cosine, queries, documents, model.head)} | rankings
+    for width in model.prefixes:
+        cut = shortened(queries, width), shortened(documents, width)
+        rankings[similarity_at(width)] = retrieval.nearest(*cut, retrieval.MOST_HITS, left_out)
     for by, ranking in rankings.items():
         figures = {name: metrics.mean(of) for name, of in retrieval.figures(ranking, one.judged).items()}
         yield Answer(model.facts.name, by, draw(figures, one.facts.items), {}, None, teaches=False)

@@ -97,6 +97,13 @@ def test_one_file_needs_no_list(home: Path, student_bundle: Path) -> None:
     assert set(found["rows"][0]["figures"]) == set(HEADINGS["retrieval"])
 
 
+def test_prefixes_are_rows_of_their_own(home: Path, tmp_path: Path) -> None:
+    bundle = write_student(tmp_path / "student", matryoshka=[8])
+    said = dse(*listed(home), "--bundle", bundle, "--prefixes")
+    assert said.count("similarity@8") >= 3  # a row in the table of each kind of set
+    assert "similarity@" not in dse(*listed(home), "--bundle", bundle)
+
+
 def test_the_guard_decides_the_exit_code(home: Path, student_bundle: Path, tmp_path: Path) -> None:
     dse(*listed(home), "--bundle", student_bundle, "-o", tmp_path / "then.json")
     options = (*listed(home), "--with-results", tmp_path / "then.json", "--bundle", home / "other")

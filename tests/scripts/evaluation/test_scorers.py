@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.bundle import GRAPH_FILES, HEAD, TOKENIZER, Student, load_teacher
+from model.bundle import GRAPH_FILES, HEAD, TOKENIZER, Student, load_student, load_teacher
 from model.similarity import score_pairs
 from scripts.evaluation.scorers import of_bundle, of_folder, of_teacher
+from tests.tiny import write_student
 
 ROWS = [("listen", "silent"), ("google", "banana"), ("listen", "stone")]
 
@@ -21,6 +22,18 @@ def test_a_bundle_answers_what_the_service_would(student_bundle: Path, student: 
     assert (model.facts.name, model.facts.kind, model.teaches) == ("tiny-student", "bundle", ())
     assert model.facts.digest == student.encoder_digest
     assert model.head is not None
+
+
+def test_a_bundle_that_may_be_cut_answers_by_each_width(tmp_path: Path) -> None:
+    folder = write_student(tmp_path / "student", matryoshka=[4, 8])
+    model, encoder = of_bundle(folder, prefixes=True), load_student(folder, threads=1).encoder
+    found = model.score(ROWS)
+    assert list(found) == ["score", "similarity", "similarity@4", "similarity@8"]
+    for width in model.prefixes:
+        left, right = (encoder.encode([row[side] for row in ROWS], width) for side in (0, 1))
+        np.testing.assert_allclose(found[f"similarity@{width}"], (left * right).sum(axis=1), atol=1e-5)
+    assert not np.allclose(found["similarity@4"], found["similarity"], atol=0.01)
+    assert list(of_bundle(folder).score(ROWS)) == ["score", "similarity"]
 
 
 def test_a_bundles_size_is_that_of_the_files_it_runs_on(student_bundle: Path) -> None:

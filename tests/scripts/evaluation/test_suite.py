@@ -79,6 +79,15 @@ def test_a_head_orders_the_candidates_and_the_cosine_is_reported_beside_it(sets:
     assert by_head.figures["recall@100"].value == 100
 
 
+def test_embeddings_that_were_cut_are_searched_and_not_guarded(sets: list[GoldPairs | Collection]) -> None:
+    """Of the letters, the first five: to them a stone is as silent as it is notes."""
+    measured = run(sets, letters(), replace(letters("cut"), prefixes=(5,)))
+    found = rows_of(measured, "cut")
+    assert found["letters/test", "similarity"].main == 100
+    assert (found["letters/test", "similarity@5"].main or 0) < 100
+    assert guard(measured.rows, measured.sets, "letters", 1.0).behind == []
+
+
 def test_models_are_compared_with_the_baseline_by_answers_of_the_same_name(sets: list[GoldPairs | Collection]) -> None:
     measured = run(sets, letters(), letters("opposite", sign=-1.0))
     words = rows_of(measured, "opposite")["words/test", "similarity"]
