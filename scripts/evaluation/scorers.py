@@ -58,6 +58,18 @@ class Model:
     tokenizer: Path | None = None
     prefixes: tuple[int, ...] = ()
 
+    def answers(self, rows: Rows) -> Scores:
+        """What it says of pairs, and what it would say by embeddings cut to each of ``prefixes``."""
+        said = self.score(rows)
+        if not self.prefixes:
+            return said
+        assert self.encode is not None  # only who embeds can be cut
+        left, right = _embedded(self.encode, rows)
+        return said | {
+            similarity_at(width): CosineHead().logits(shortened(left, width), shortened(right, width))
+            for width in self.prefixes
+        }
+
     def named(self, name: str) -> "Model":
         """The same model under another name."""
         facts = ModelFacts(name, self.facts.kind, self.facts.megabytes, self.facts.digest)
@@ -69,12 +81,10 @@ def of_bundle(folder: Path, prefixes: bool = False) -> Model:
     student = load_student(folder, read_settings().threads)
     manifest = BundleManifest.read(folder)
     files = manifest.loaded(manifest.pick(None, folder))
-    widths = tuple(manifest.matryoshka) if prefixes else ()
 
     def score(rows: Rows) -> Scores:
         answers = score_pairs(student.encoder, student.head, rows)
-        found = {"score": student.score(answers.logits), "similarity": answers.similarities}
-        return found | (_similarities_of_prefixes(student.encoder.encode, rows, widths) if widths else {})
+        return {"score": student.score(answers.logits), "similarity": answers.similarities}
 
     return Model(
         ModelFacts(student.name, "bundle", _megabytes(folder / file for file in files), student.encoder_digest),
@@ -82,7 +92,7 @@ def of_bundle(folder: Path, prefixes: bool = False) -> Model:
         encode=student.encoder.encode,
         head=None if isinstance(student.head, CosineHead) else student.head,
         tokenizer=folder / TOKENIZER,
-        prefixes=widths,
+        prefixes=tuple(manifest.matryoshka) if prefixes else (),
     )
 
 
@@ -133,14 +143,6 @@ def of_signal(folder: Path) -> Model:
 
     facts = ModelFacts(ensemble.signal.name, "signal", _megabytes(folder.rglob("*.safetensors")), None)
     return Model(facts, score, teaches=("signal",))
-
-
-def _similarities_of_prefixes(encode: Encode, rows: Rows, widths: Sequence[int]) -> Scores:
-    """The cosines of embeddings cut to each width."""
-    left, right = _embedded(encode, rows)
-    return {
-        similarity_at(width): CosineHead().logits(shortened(left, width), shortened(right, width)) for width in widths
-    }
 
 
 def _embedded(encode: Encode, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -87,7 +87,7 @@ def _answers(model: Model, one: GoldPairs | Collection, depth: int, progress: Pr
 
 
 def _on_pairs(model: Model, one: GoldPairs, progress: Callable[[int, int], None]) -> Iterable[Answer]:
-    parts = _in_steps(one.pairs, model.score, progress)
+    parts = _in_steps(one.pairs, model.answers, progress)
     for by in parts[0]:
         values = np.concatenate([part[by] for part in parts])
         positive = one.gold == 1
