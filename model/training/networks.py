@@ -24,7 +24,7 @@ from transformers import (
 from model.faults import TrainingFault
 from model.head import HeadKind
 from model.tokens import Arrays, PairTokenizer, SentenceTokenizer, Tokens, plan_batches
-from model.training.attention import MixedBert
+from model.training.attention import MIXED, MixedBert
 from model.training.attention_recipe import attention_of
 from model.training.branch import BranchedBert
 from model.training.network_recipe import HeadRecipe, NetworkRecipe
@@ -287,6 +287,8 @@ def _network_of(recipe: NetworkRecipe, source: Path | str) -> Network:
     """The network of a recipe with the weights of ``source``; a head starts as its class starts it."""
     tokenizer_file = tokenizer_files(source)[0]
     body = _body_of(recipe, source)
+    if body.config.model_type == "bert":
+        body.set_attn_implementation(MIXED)
     if recipe.recompute:
         body.activation_checkpointing_enable()
     head = head_of(recipe.head, body.config.hidden_size)
