@@ -120,8 +120,7 @@ class _TokenizerFile:
         """Read a ``tokenizer.json``."""
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
-        # longest_first: of a pair, the longer text loses its end first
-        tokenizer.enable_truncation(max_tokens, strategy="longest_first")
+        tokenizer.enable_truncation(max_tokens)
         return cls(tokenizer, max_tokens)
 
 
@@ -154,12 +153,25 @@ class SentenceTokenizer(_TokenizerFile):
 class PairTokenizer(_TokenizerFile):
     """Pairs, read together: ``[CLS] a [SEP] b [SEP]`` with segments 0 and 1, cut at ``max_tokens``."""
 
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+        super().__init__(tokenizer, max_tokens)
+        tokenizer.no_truncation()  # how much of a text is read depends on the other one of its pair
+        self._frame = _Frame.of(tokenizer)
+
     def tokenize(self, pairs: Sequence[tuple[str, str]]) -> PairTokens:
-        """Pairs as tokens, in order."""
-        encodings = self._tokenizer.encode_batch_fast(list(pairs))
-        ids = Ragged.of([encoding.ids for encoding in encodings])
-        types = Ragged.of([encoding.type_ids for encoding in encodings])
-        return PairTokens(ids, _truncated(encodings), types)
+        """Pairs as tokens, in order.
+
+        A text that many pairs share is read once, and no more of it is kept than fits: one query beside many
+        documents costs what its own length does.
+        """
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
+        encodings = self._tokenizer.encode_batch_fast(list(row_of), add_special_tokens=False)
+        texts = Ragged.of([encoding.ids[: self.max_tokens] for encoding in encodings])
+        lengths = np.array([len(encoding) for encoding in encodings], np.intp)
+        left, right = (np.array([row_of[pair[side]] for pair in pairs], np.intp) for side in (0, 1))
+        most = self.max_tokens - len(self._frame.specials)
+        kept = _longest_first(lengths[left], lengths[right], most)
+        return self._frame.around(texts, (left, right), kept, lengths[left] + lengths[right] > most)
 
     def padded(self, tokens: PairTokens, rows: NDArray[np.intp] | None = None) -> Arrays:
         """``input_ids``, ``attention_mask`` and ``token_type_ids`` of some rows, or of all, as wide as the longest."""
@@ -167,6 +179,73 @@ class PairTokenizer(_TokenizerFile):
         ids, mask = tokens.ids.padded(rows, self._pad_id)
         types, _ = tokens.type_ids.padded(rows, 0)
         return {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": types}
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a tokenizer puts around the two texts of a pair, as it does around any."""
+
+    specials: tuple[
+        tuple[int, int, int], ...
+    ]  # of each token before, between and after them: texts before it, id, type
+    types: tuple[int, int]  # of the tokens of either text
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "_Frame":
+        """Look at a pair of short texts."""
+        shown = tokenizer.encode("a", "a")
+        texts_before, specials, types = 0, [], [0, 0]
+        for id_, type_, of in zip(shown.ids, shown.type_ids, shown.sequence_ids, strict=True):
+            if of is None:
+                specials.append((texts_before, id_, type_))
+            else:
+                texts_before, types[of] = of + 1, type_
+        return cls(tuple(specials), (types[0], types[1]))
+
+    def around(
+        self,
+        texts: Ragged,
+        rows: tuple[NDArray[np.intp], NDArray[np.intp]],
+        kept: tuple[NDArray[np.intp], NDArray[np.intp]],
+        truncated: NDArray[np.bool_],
+    ) -> PairTokens:
+        """Pairs of texts, of which the first ``kept`` tokens are read; ``rows`` and ``kept`` are of either side."""
+        counts = [sum(before == texts_before for before, _, _ in self.specials) for texts_before in range(3)]
+        starts = np.stack([np.full_like(kept[0], counts[0]), counts[0] + kept[0] + counts[1]])  # (2, pairs) in its pair
+        bounds = np.zeros(len(truncated) + 1, np.intp)
+        np.cumsum(len(self.specials) + kept[0] + kept[1], out=bounds[1:])
+        ids, types = np.empty((2, bounds[-1]), np.int64)
+        for side, type_ in enumerate(self.types):
+            within = _counted(kept[side])
+            places = np.repeat(bounds[:-1] + starts[side], kept[side]) + within
+            ids[places] = texts.values[np.repeat(texts.bounds[rows[side]], kept[side]) + within]
+            types[places] = type_
+        for number, (texts_before, id_, type_) in enumerate(self.specials):
+            places = bounds[:-1] + number + sum(kept[:texts_before], np.zeros_like(kept[0]))
+            ids[places], types[places] = id_, type_
+        return PairTokens(Ragged(ids, bounds), truncated, Ragged(types, bounds))
+
+
+def _counted(lengths: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(all rows' values,) 0, 1, ... of each row, end to end."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+
+
+def _longest_first(
+    left: NDArray[np.intp], right: NDArray[np.intp], most: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """How many tokens of each text are kept where both together may have ``most``: the longer loses its end first.
+
+    To the token what tokenizers' own ``longest_first`` keeps.
+    """
+    shorter = np.minimum(left, right)
+    longer = np.maximum(shorter, most - shorter)
+    halved = shorter + longer > most
+    shorter, longer = np.where(halved, most // 2, shorter), np.where(halved, most - most // 2, longer)
+    fits = left + right <= most
+    first = np.where(fits, left, np.where(left > right, longer, shorter))
+    return first, np.where(fits, right, np.where(left > right, shorter, longer))
 
 
 def plan_batches(lengths: Sequence[int] | NDArray[np.intp], budget: int) -> list[NDArray[np.intp]]:

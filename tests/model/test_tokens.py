@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Encoding, Tokenizer, models, pre_tokenizers, processors
 
 from model.tokens import PairTokenizer, SentenceTokenizer, plan_batches
 from tests import tiny
@@ -64,12 +64,27 @@ def test_a_batch_of_sentences_is_what_encoding_each_alone_gives(
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.int64)}
 
 
-@given(pairs=st.lists(st.tuples(TEXTS, TEXTS), max_size=12))
-def test_a_batch_of_pairs_is_what_encoding_each_alone_gives(tokenizer_file: Path, pairs: list[tuple[str, str]]) -> None:
-    one_by_one = Tokenizer.from_file(str(tokenizer_file))
-    one_by_one.enable_truncation(9)
+@pytest.fixture(scope="module")
+def pair_files(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> dict[str, Path]:
+    """BERT's markers and segments; RoBERTa's, two between the texts and no segments; and none at all."""
+    files = {"bert": tokenizer_file}
+    for name, markers in (("roberta", processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2))), ("none", None)):
+        tokenizer = tiny.tokenizer()
+        tokenizer.post_processor = markers
+        files[name] = tmp_path_factory.mktemp(name) / "tokenizer.json"
+        tokenizer.save(str(files[name]))
+    return files
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "none"])
+@given(pairs=st.lists(st.tuples(TEXTS, TEXTS), max_size=12), most=st.integers(8, 16))
+def test_a_batch_of_pairs_is_what_encoding_each_alone_gives(
+    pair_files: dict[str, Path], kind: str, pairs: list[tuple[str, str]], most: int
+) -> None:
+    one_by_one = Tokenizer.from_file(str(pair_files[kind]))
+    one_by_one.enable_truncation(most)
     alone = [one_by_one.encode(*pair) for pair in pairs]
-    tokenizer = PairTokenizer.load(tokenizer_file, 9)
+    tokenizer = PairTokenizer.load(pair_files[kind], most)
     tokens = tokenizer.tokenize(pairs)
     assert tokens.truncated.tolist() == [bool(encoding.overflowing) for encoding in alone]
     arrays = tokenizer.padded(tokens)
@@ -77,6 +92,25 @@ def test_a_batch_of_pairs_is_what_encoding_each_alone_gives(tokenizer_file: Path
     np.testing.assert_array_equal(arrays["token_type_ids"], plainly([encoding.type_ids for encoding in alone], 0))
     mask = plainly([encoding.attention_mask for encoding in alone], 0)
     np.testing.assert_array_equal(arrays["attention_mask"], mask)
+
+
+def test_a_text_that_many_pairs_share_is_read_once(tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long query beside a hundred documents took gigabytes."""
+    read: list[str] = []
+
+    class Watched:
+        def __init__(self, tokenizer: Tokenizer) -> None:
+            self._tokenizer = tokenizer
+
+        def encode_batch_fast(self, texts: list[str], **options: bool) -> list[Encoding]:
+            read.extend(texts)
+            return self._tokenizer.encode_batch_fast(texts, **options)
+
+    tokenizer = PairTokenizer.load(tokenizer_file, 16)
+    monkeypatch.setattr(tokenizer, "_tokenizer", Watched(tokenizer._tokenizer))
+    tokens = tokenizer.tokenize([("abc " * 50, "x"), ("abc " * 50, "y"), ("x", "abc " * 50)])
+    assert sorted(read) == ["abc " * 50, "x", "y"]
+    assert tokens.lengths.tolist() == [16] * 3
 
 
 def test_sentences_are_padded_to_the_longest(tokenizer_file: Path) -> None:
