@@ -3,11 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.calls import stage
+from app.calls import CALL, stage
 from app.errors import ServiceError
 from model.bundle import Student, Teacher
 from model.cross_encoder import PairLogits
@@ -23,7 +24,31 @@ class Work:
     tokens: int  # that were read
     characters: int  # that were sent
     tokenization_seconds: float
-    inference_seconds: float  # with any wait for it
+    inference_seconds: float  # with the wait for it
+    queue_seconds: float = 0.0  # of that wait
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """When the texts were tokens, and what the present call had waited for models by then."""
+
+    seconds: float
+    queued: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """This one."""
+        return cls(time.perf_counter(), _queued())
+
+    def work(self, started: float, tokens: int, characters: int) -> Work:
+        """What it cost, now that the model has answered."""
+        inference = time.perf_counter() - self.seconds
+        return Work(tokens, characters, self.seconds - started, inference, _queued() - self.queued)
+
+
+def _queued() -> float:
+    call = CALL.get()
+    return call.seconds.get("queue", 0.0) if call else 0.0
 
 
 @dataclass(frozen=True)
@@ -65,9 +90,9 @@ def embed(student: Student, texts: Sequence[str], dims: int | None = None, trunc
     with stage("tokenize"):
         tokens = encoder.tokenize(texts)
     refuse_cut(tokens.truncated.any(), truncate, student.name, encoder.max_tokens)
-    tokenized = time.perf_counter()
+    tokenized = _Moment.now()
     embeddings = encoder.embed(tokens)
-    work = Work(int(tokens.lengths.sum()), sum(map(len, texts)), tokenized - started, time.perf_counter() - tokenized)
+    work = tokenized.work(started, int(tokens.lengths.sum()), sum(map(len, texts)))
     return Embedded(embeddings if width == encoder.dims else shortened(embeddings, width), work)
 
 
@@ -80,19 +105,19 @@ def score(model: Student | Teacher, pairs: Sequence[tuple[str, str]], truncate: 
     characters = sum(len(left) + len(right) for left, right in pairs)
     started = time.perf_counter()
     if isinstance(model, Teacher):
-        lengths = model.scorer.measure(pairs)
+        with stage("tokenize"):
+            lengths = model.scorer.measure(pairs)
         refuse_cut(lengths.truncated.any(), truncate, model.name, model.scorer.max_tokens)
-        tokenized = time.perf_counter()
+        tokenized = _Moment.now()
         read = model.scorer.score(pairs)
-        work = Work(int(lengths.tokens.sum()), characters, tokenized - started, time.perf_counter() - tokenized)
+        work = tokenized.work(started, int(lengths.tokens.sum()), characters)
         return Scored(read.logits, model.score(read.logits), None, read.truncated, work)
     with stage("tokenize"):
         paired = tokenize_pairs(model.encoder, pairs)
     refuse_cut(paired.truncated.any(), truncate, model.name, model.encoder.max_tokens)
-    tokenized = time.perf_counter()
+    tokenized = _Moment.now()
     answers = score_paired(model.encoder, model.head, paired)
-    tokens = int(paired.tokens.lengths.sum())
-    work = Work(tokens, characters, tokenized - started, time.perf_counter() - tokenized)
+    work = tokenized.work(started, int(paired.tokens.lengths.sum()), characters)
     return Scored(answers.logits, model.score(answers.logits), answers.similarities, answers.truncated, work)
 
 

@@ -267,7 +267,7 @@ class Queue:
                 self._change.wait_for(lambda: (self._line and self._runner is None) or self._closed)
                 if self._closed:
                     for job in [job for job in self._line if not job.by_caller]:
-                        self._leave(job, ServiceError(503, "the service is stopping"))
+                        self._leave(job, ServiceError(503, "the service is stopping; try again", retry_after=1))
                     return
                 picked = self._pick()
                 self._runner = threading.get_ident() if picked else None

@@ -82,12 +82,10 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
             allow_headers=["Authorization", "Content-Type", ID_HEADER],
             expose_headers=["Retry-After", ID_HEADER],
         )
-    app.add_middleware(Observer, metrics=counted, timeout=settings.timeout)
-    app.include_router(native.router)
-    app.include_router(documents.router)
-    app.include_router(openai.router)
-    app.include_router(tei.router)
-    app.include_router(rerank.router)
-    app.include_router(probes.router)
+    routers = [module.router for module in (native, documents, openai, tei, rerank, probes)]
+    routes = [route for router in routers for route in router.routes]
+    app.add_middleware(Observer, metrics=counted, timeout=settings.timeout, routes=routes)
+    for router in routers:
+        app.include_router(router)
     page.install(app)
     return app

@@ -5,13 +5,15 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.admission import ALWAYS
-from app.calls import CALL, Call
-from app.errors import ID_HEADER, REQUEST_ID, error_response
+from app.calls import CALL, CLIENT_GONE, Call
+from app.errors import ID_HEADER, REQUEST_ID, ServiceError, refusal_response
 from app.logs import FACTS
 from app.metrics import Metrics
 
@@ -26,8 +28,8 @@ UNKNOWN = "unknown"
 class Observer:
     """ASGI middleware around all others."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, timeout: float) -> None:
-        self._app, self._metrics, self._timeout = app, metrics, timeout
+    def __init__(self, app: ASGIApp, metrics: Metrics, timeout: float, routes: Sequence[BaseRoute] = ()) -> None:
+        self._app, self._metrics, self._timeout, self._routes = app, metrics, timeout, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
@@ -52,17 +54,17 @@ class Observer:
         except asyncio.CancelledError:
             call.gone = True  # what still waits for a model is dropped
             if not begun:
-                stopping = error_response(503, "the service is stopping, and this took longer than it may (DSE_DRAIN)")
-                await stopping(scope, receive, answer)
+                message = "the service is stopping, and this took longer than it may (DSE_DRAIN); try again"
+                await refusal_response(ServiceError(503, message, retry_after=1))(scope, receive, answer)
             raise
         finally:
             watch.end()
-            self._note(scope, call, status)
+            self._note(scope, call, CLIENT_GONE if watch.body_cut else status)
 
     def _note(self, scope: Scope, call: Call, status: int) -> None:
         seconds = time.monotonic() - call.started
         method = scope["method"] if scope["method"] in _METHODS else UNKNOWN
-        route = getattr(scope.get("route"), "path", UNKNOWN)
+        route = self._route(scope)
         self._metrics.answered(call, method, route, status, seconds)
         facts = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
         if call.tokens:
@@ -71,6 +73,11 @@ class Observer:
         level = logging.DEBUG if route in ALWAYS and status < 400 else logging.INFO
         log.log(level, "%s %s %d", method, route, status, extra={FACTS: facts})
 
+    def _route(self, scope: Scope) -> str:
+        """The path of the request's route as a label, also where it was refused before it came there."""
+        known = scope.get("route") or next((r for r in self._routes if r.matches(scope)[0] is not Match.NONE), None)
+        return getattr(known, "path", UNKNOWN)
+
 
 class _Watch:
     """Notices when the client hangs up after it has sent its body."""
@@ -78,6 +85,7 @@ class _Watch:
     def __init__(self, receive: Receive, call: Call) -> None:
         self._receive, self._call = receive, call
         self._after_body: asyncio.Task[Message] | None = None
+        self.body_cut = False  # the client hung up while it sent its body
 
     async def receive(self) -> Message:
         """The next message of the server, as if nobody watched."""
@@ -85,7 +93,7 @@ class _Watch:
             return await asyncio.shield(self._after_body)
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._call.gone = True
+            self._call.gone = self.body_cut = True
         elif not message.get("more_body"):
             self._after_body = asyncio.create_task(self._disconnect())
         return message

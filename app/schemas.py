@@ -196,6 +196,16 @@ class CompareResponse(BaseModel):
     truncated: bool
 
 
+class ProvenRecall(BaseModel):
+    """How much of an exhaustive search's answer the index finds, as shown before it was published."""
+
+    target: float
+    k: int
+    recall: float
+    lower_bound: float = Field(description="of the recall: one-sided, 95 %; where nothing is estimated, itself")
+    queries: int = Field(description="that it was shown with")
+
+
 class IndexResponse(BaseModel):
     """What is being searched."""
 
@@ -206,6 +216,7 @@ class IndexResponse(BaseModel):
     model: str
     encoder_digest: str
     created: str | None
+    recall: ProvenRecall | None = Field(description="null: nothing was proven")
     changes_pending: int = Field(description="changes that are searched, and not yet folded into the generation")
     read_only: bool = Field(description="writes are answered with 409")
     stays_because: str | None = Field(

@@ -14,6 +14,9 @@ MAX_LEVELS = 16
 MAX_PARTS = 1000
 """Conditions and values that one filter may hold."""
 
+MAX_PATH = 1000
+"""Characters of a field's path."""
+
 Scalar = str | int | float | bool | None
 Rank = tuple[int, Any]
 
@@ -56,20 +59,30 @@ def values_at(metadata: Mapping[str, Any], path: str) -> Iterator[Any]:
 
     On the way, a list stands for the objects in it; a dot may also be part of a name.
     """
-    parts = path.split(".")
-    for taken in range(1, len(parts) + 1):
-        name, rest = ".".join(parts[:taken]), ".".join(parts[taken:])
-        if name not in metadata:
-            continue
+    for name in _leading(metadata, path):
         value = metadata[name]
         elements = value if isinstance(value, list) else []
-        if taken == len(parts):
+        if name == path:
             yield value
             yield from elements
         else:
             for holder in elements or [value]:
                 if isinstance(holder, dict):
-                    yield from values_at(holder, rest)
+                    yield from values_at(holder, path[len(name) + 1 :])
+
+
+def _leading(metadata: Mapping[str, Any], path: str) -> Iterator[str]:
+    """The names that are the path, or that it goes on from with a dot; in time that the shorter of both decides."""
+    if path.count(".") >= len(metadata):
+        yield from (name for name in metadata if path == name or path.startswith(f"{name}."))
+        return
+    end = path.find(".")
+    while end >= 0:
+        if path[:end] in metadata:
+            yield path[:end]
+        end = path.find(".", end + 1)
+    if path in metadata:
+        yield path
 
 
 class Condition(Protocol):
@@ -214,6 +227,8 @@ class _Parser:
         return (AllOf if name == "$and" else AnyOf)(tuple(parts))
 
     def _field(self, path: str, value: Any, place: tuple[str, ...], level: int) -> Condition:
+        if len(path) > MAX_PATH:
+            raise FilterError(place[:-1], f"names a field of {len(path)} characters; the limit is {MAX_PATH}")
         if not isinstance(value, dict):
             return OneOf(path, (self._scalar(value, place),))
         if level > MAX_LEVELS:

@@ -14,6 +14,7 @@ from app.schemas import (
     DocumentStatus,
     ErrorBody,
     IndexResponse,
+    ProvenRecall,
     PutDocumentsRequest,
     PutDocumentsResponse,
 )
@@ -93,6 +94,7 @@ def _facts(index: IndexView, live: Index) -> IndexResponse:
         model=facts.encoder.name,
         encoder_digest=facts.encoder.digest,
         created=facts.measured.get("created"),
+        recall=ProvenRecall.model_validate(facts.proof.model_dump()) if facts.proof else None,
         changes_pending=index.pending,
         read_only=not live.writable or live.stays_because is not None,
         stays_because=live.stays_because,

@@ -264,6 +264,6 @@ def timings(work: Work, started: float) -> dict[str, str]:
         "x-compute-tokens": str(work.tokens),
         "x-total-time": total,
         "x-tokenization-time": milliseconds(work.tokenization_seconds),
-        "x-queue-time": "0",
-        "x-inference-time": milliseconds(work.inference_seconds),
+        "x-queue-time": milliseconds(work.queue_seconds),
+        "x-inference-time": milliseconds(work.inference_seconds - work.queue_seconds),
     }

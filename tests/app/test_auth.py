@@ -62,6 +62,22 @@ def test_with_keys_every_route_but_probes_and_page_takes_one(serve) -> None:
     assert client.put("/v1/documents", json=CHANGES[0][2], headers=bearer(CALLER)).status_code == 200
 
 
+def test_with_keys_no_route_that_does_something_is_open(serve) -> None:
+    """``POST /`` is not the page."""
+    client = serve(api_keys=SecretStr(CALLER))
+    routes = [
+        (method.upper(), path.replace("{id}", "d0"))
+        for path, methods in client.app.openapi()["paths"].items()
+        for method in methods
+    ]
+    assert ("POST", "/") in routes
+    assert ("PUT", "/v1/documents") in routes
+    open_routes = {(method, path) for method, path in routes if client.request(method, path).status_code != 401}
+    assert open_routes == {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/health")}
+    assert client.post("/", json={"inputs": "listen"}, headers=bearer(CALLER)).status_code == 200
+    assert client.head("/").status_code in (200, 405)
+
+
 def test_with_an_admin_key_callers_ask_and_admins_change(serve) -> None:
     client = serve(api_keys=SecretStr(CALLER), admin_keys=SecretStr(ADMIN))
     for key in (CALLER, ADMIN):

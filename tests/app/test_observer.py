@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from app import logs
 from app.admission import Admission
@@ -131,6 +132,66 @@ def test_what_nobody_foresaw_has_one_label(served: TestClient) -> None:
     assert labels[("GET", "/v1/documents/{id:path}", "404")] == 50
     assert labels[("unknown", "/v1/search", "405")] == 50
     assert len(labels) == 4, labels
+
+
+def test_what_is_refused_before_its_route_is_counted_as_that_route(settings: Settings) -> None:
+    changes = {"api_keys": SecretStr("caller-key-0123456789"), "max_body_bytes": 100}
+    client = TestClient(create_app(settings.model_copy(update=changes)))
+    key = {"Authorization": "Bearer caller-key-0123456789"}
+    client.post("/v1/search", json={"query": SECRET})
+    client.post("/v1/search", json={"query": SECRET * 20}, headers=key)
+    client.delete("/v1/documents/a/b")
+    client.headers.update(key)
+    assert samples(client)["dse_requests_total"] == {
+        ("POST", "/v1/search", "401"): 1,
+        ("POST", "/v1/search", "413"): 1,
+        ("DELETE", "/v1/documents/{id:path}", "401"): 1,
+    }
+
+
+# Bodies that do not arrive
+
+
+def ask_slowly(settings: Settings, then: Any) -> tuple[list[dict[str, Any]], TestClient]:
+    """What is answered to a request whose body begins, and goes on as ``then`` does."""
+    app = create_app(settings)
+    parts = iter([{"type": "http.request", "body": b'{"query": ', "more_body": True}])
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(parts, None) or await then()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/search", "raw_path": b"/v1/search", "query_string": b"",
+        "headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1), "server": ("local", 80),
+        "scheme": "http", "http_version": "1.1", "root_path": "", "asgi": {"version": "3.0"},
+    }  # fmt: skip
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 10))
+    return sent, TestClient(app)
+
+
+def test_a_body_that_stalls_is_given_up_at_the_deadline(settings: Settings) -> None:
+    async def never() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    sent, client = ask_slowly(settings.model_copy(update={"timeout": 0.2, "max_requests": 1}), never)
+    assert sent[0]["status"] == 504
+    assert (
+        "the body had not arrived within 0.2 seconds (DSE_TIMEOUT)" in json.loads(sent[1]["body"])["error"]["message"]
+    )
+    assert client.post("/v1/similarity", json={"pairs": [["a", "b"]]}).status_code == 200  # its place is free
+
+
+def test_a_client_that_hangs_up_within_its_body_is_counted_as_gone(settings: Settings) -> None:
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    _, client = ask_slowly(settings, gone)
+    assert samples(client)["dse_requests_total"] == {("POST", "/v1/search", "499"): 1}
 
 
 # Readiness

@@ -163,6 +163,7 @@ def test_index_facts(client: TestClient, student: Student) -> None:
         "documents": len(WORDS),
         "dims": 16,
         "recipe": "Flat",
+        "recall": {"target": 0.95, "k": 10, "recall": 1.0, "lower_bound": 1.0, "queries": len(WORDS)},
         "model": "tiny-student",
         "encoder_digest": student.encoder_digest,
         "changes_pending": 0,

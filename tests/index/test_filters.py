@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import index.columns as columns_module
 from index.columns import MetadataColumns, write_columns
-from index.filters import MAX_LEVELS, MAX_PARTS, FilterError, parse_filter
+from index.filters import MAX_LEVELS, MAX_PARTS, MAX_PATH, FilterError, parse_filter, values_at
 from index.manifest import IndexFault
 
 BOOK = {
@@ -124,12 +124,37 @@ def test_what_a_filter_means(tmp_path, value: dict[str, Any], expected: bool) ->
         ({"$not": [1]}, r"\$not: is a list; give an object"),
         ({"a": {"$in": list(range(MAX_PARTS + 1))}}, rf"a\.\$in\.{MAX_PARTS - 1}: the filter holds more than 1000"),
         ({"x" * 99: {"\ud800": 1}}, rf"^{'x' * 50}\.\\ud800: a field"),
+        ({"$not": {"a." * 500 + "a": 1}}, r"^\$not: names a field of 1001 characters; the limit is 1000"),
     ],
 )
 def test_a_filter_that_is_none_names_the_place(value: Any, message: str) -> None:
     with pytest.raises(FilterError, match=message) as refused:
         parse_filter(value)
     str(refused.value).encode()
+
+
+class Counted(dict[str, Any]):
+    """Metadata that counts how often it is looked into."""
+
+    looks = 0
+
+    def __contains__(self, name: object) -> bool:
+        self.looks += 1
+        return super().__contains__(name)
+
+
+def test_a_long_path_costs_no_more_than_the_names_that_are_there() -> None:
+    metadata = Counted({"a": {"b": 1}, "other": 2})
+    assert list(values_at(metadata, "a." * 400 + "a")) == []
+    assert metadata.looks <= 2
+    assert list(values_at(metadata, "a.b")) == [1]
+    assert list(values_at({"a.b": 1, "a": {"b": [2, 3]}, "c": 4}, "a.b")) == [[2, 3], 2, 3, 1]
+    assert (
+        list(values_at({"a.": {"": 5}}, "a.."))
+        == list(values_at({"a.": {"": 5}, "b": 1, "c": 2, "d": 3}, "a.."))
+        == [5]
+    )
+    assert MAX_PATH == 1000
 
 
 @pytest.mark.parametrize("inside", [lambda deep: {"$not": deep}, lambda deep: {"$or": [deep]}])
