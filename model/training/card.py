@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from model.bundle import BundleManifest
 from model.training.data_recipe import SILVER, DataRecipe
 from model.training.network_recipe import NetworkRecipe
+from model.training.provenance import restricted
 from model.training.recipes import DistillationRecipe, TeacherRecipe
 from model.training.signal import Signal
-
-RESTRICTED = ("research", "non-commercial", "no terms stated")
-"""Words in the terms of a set that a product may not be able to use."""
 
 
 def network_card(manifest: BundleManifest, recipe: DistillationRecipe, signal: Signal) -> str:
@@ -73,6 +71,9 @@ def _card(
         ),
         *(f"- {data.texts_of(name).described} (its texts alone)" for name in texts),
         "",
+    ]
+    lines += [
+        *_through_others([one for one in manifest.trained_on if not any(one in line for line in lines)]),
         *_terms_to_look_at(manifest.trained_on),
         "No pair that holds a sentence of an evaluation split was trained on (compared without case, accents and",
         "punctuation).",
@@ -105,12 +106,23 @@ def _trained_on(signal: Signal) -> list[str]:
     ]
 
 
+def _through_others(described: Sequence[str]) -> list[str]:
+    """What was not told yet of what it learned from."""
+    if not described:
+        return []
+    return [
+        "What it starts from, or is drawn to, was trained on these as well:",
+        "",
+        *(f"- {d}" for d in described),
+        "",
+    ]
+
+
 def _terms_to_look_at(trained_on: Sequence[str]) -> list[str]:
     """The sets that not everyone may train a product on."""
-    bound = [described.split(":")[0] for described in trained_on if any(word in described for word in RESTRICTED)]
-    if not bound:
+    if not (bound := restricted(trained_on)):
         return []
-    names = ", ".join(dict.fromkeys(bound))
+    names = ", ".join(bound)
     return [
         f"Before commercial use look at the terms of {names}: they allow research only, in part, or state nothing.",
         "",

@@ -73,7 +73,7 @@ SILVER = "silver"
 SILVER_PAIRS = PairSet(
     file="silver.tsv.gz",
     range=(0, 1),
-    terms="neighbours among the sentences of the other sets and of the text sets: their terms",
+    terms="neighbours among the sentences of other sets and texts",
 )
 
 

@@ -7,6 +7,7 @@ from model.training.logits import TeacherLogits
 from model.training.material import materials
 from model.training.networks import Network, weights_of
 from model.training.pairs import TrainingData
+from model.training.provenance import learned_from, write_learned_from
 from model.training.recipes import DistillationRecipe
 from model.training.runs import train_network
 from model.training.signal import SIGNAL
@@ -23,7 +24,8 @@ def distil(
 ) -> Network:
     """Train the recipe's network on gold and teacher; resumable.
 
-    The signal that taught it is kept beside it (``signal.json``), for its model card.
+    The signal that taught it, and all that it learned from, are kept beside it for its model card (``signal.json``,
+    ``trained_on.json``).
 
     Args:
         recipe: what to train.
@@ -42,4 +44,5 @@ def distil(
     stages = materials(recipe.network, data, logits, origin, folder, progress)
     network = train_network(recipe.network, start, stages, folder, progress, origin)
     (folder / SIGNAL).write_text(json.dumps(logits.signal.as_json(), indent=2), "utf-8")
+    write_learned_from(folder, learned_from(recipe.network, data, logits.signal))
     return network

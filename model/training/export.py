@@ -24,6 +24,7 @@ from model.training.material import pairs_to_train
 from model.training.network_recipe import HeadRecipe, NetworkRecipe
 from model.training.networks import BiEncoder, CrossEncoder, Network, check_length, load_network, make_network
 from model.training.pairs import Pair, TrainingData
+from model.training.provenance import read_learned_from
 from model.training.quality import fit_calibration
 from model.training.quantise import Arrays, quantise
 from model.training.recipes import DistillationRecipe, ExportRecipe, TeacherRecipe
@@ -71,7 +72,7 @@ def export_network(
             "pooling": "mean" if student else None,
             "head": recipe.network.head.kind if student else None,
             "matryoshka": recipe.network.matryoshka,
-            "trained_on": signal.with_own(data.described(recipe.network.stages)),
+            "trained_on": read_learned_from(run),
         }
         facts |= _quality([part], part.scorers, recipe.export, data, progress)
         manifest = _manifest(facts, recipe.export)

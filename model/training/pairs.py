@@ -15,6 +15,9 @@ from model.faults import TrainingFault
 from model.training.data_recipe import SILVER, SILVER_PAIRS, DataRecipe, PairSet
 from model.training.network_recipe import Stage
 
+SOURCES = ".sources.json"
+"""What the name of a file of silver pairs is followed by in that of the file that says where its sentences are from."""
+
 
 class PairFileError(TrainingFault):
     """A pair file that cannot be read; the message names the file and the line."""
@@ -100,6 +103,22 @@ def _target(pair_set: PairSet, score: str, number: int) -> float:
         raise PairFileError(f"{pair_set.file}, row {number}: score {score!r} is not mapped") from error
 
 
+def silver_sources(silver: Path) -> list[str]:
+    """A file of silver pairs, and the files that its sentences are from: each with its terms, for model cards.
+
+    Raises:
+        PairFileError: what ``dse silver`` wrote beside the pairs cannot be read.
+    """
+    path = silver.with_name(silver.name + SOURCES)
+    try:
+        sources = [str(described) for described in json.loads(path.read_text("utf-8"))]
+    except FileNotFoundError:
+        return [f"`{silver.name}`: where its sentences are from is not stated"]
+    except (OSError, ValueError) as error:
+        raise PairFileError(f"{path} cannot be read ({error}); make the pairs again with dse silver") from error
+    return [SILVER_PAIRS.model_copy(update={"file": silver.name}).described, *sources]
+
+
 def normalised(text: str) -> str:
     """Letters and digits only, without case or accents: how two sentences are compared for leaks."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
@@ -159,8 +178,15 @@ class TrainingData:
         """For model cards: the files that stages learn from, and their terms."""
         used = [*stages]
         names = {name for stage in used for name in (*stage.sets, *stage.texts)}
-        texts = sorted(names & self._recipe.texts.keys())
-        return [self._recipe.set_of(name).described for name in sorted(names - self._recipe.texts.keys())] + [
+        sources = silver_sources(self._silver) if SILVER in names and self._silver else []
+        return list(dict.fromkeys([*self.described_by_name(names - {SILVER}), *sources]))
+
+    def described_by_name(self, names: Iterable[str]) -> list[str]:
+        """For model cards: the files of these sets and texts, and their terms."""
+        wanted = set(names)
+        texts = sorted(wanted & self._recipe.texts.keys())
+        sets = sorted(wanted - self._recipe.texts.keys())
+        return [self._recipe.set_of(name).described for name in sets] + [
             self._recipe.texts[name].described for name in texts
         ]
 

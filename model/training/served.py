@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.bundle import MANIFEST, BundleManifest, Graph, Teacher, load_teacher
 from model.ensemble import OnnxEnsemble
 from model.faults import TrainingFault
+from model.head import Calibration
 from model.training.pairs import Pair
 from model.training.quality import Correlation
 from model.training.signal import Member, Signal
@@ -30,7 +31,7 @@ class ServedTeacher:
 
         Raises:
             ArtifactError: not a teacher's bundle, or a file is missing or altered.
-            TrainingFault: the bundle does not say how good it is.
+            TrainingFault: the bundle does not say how good it is, or what it was trained on.
         """
         teacher = load_teacher(folder, torch.get_num_threads())
         manifest = BundleManifest.read(folder)
@@ -44,13 +45,18 @@ class ServedTeacher:
                 "teacher is; export the bundle with dse teacher export"
             ) from error
         member = Member(manifest.name, manifest.kind, _digest(manifest, graph), mean=0.0, deviation=1.0, dev=dev)
+        if not manifest.trained_on:
+            raise TrainingFault(
+                f"{folder / MANIFEST} does not say what the teacher was trained on, which cards of its students have "
+                "to; export the bundle again"
+            )
         signal = Signal(
             manifest.name, (member,), teacher.score, dev, manifest.max_tokens, tuple(manifest.trained_on)
         )  # fmt: skip
         return cls(signal, teacher)
 
     def raw_scores(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        """(pairs, 1) the logits that the service would answer."""
+        """(pairs, 1) the logits that the service answers, before they are calibrated."""
         return self._teacher.scorer.score([(pair.left, pair.right) for pair in pairs]).logits[:, None]
 
     def sentence_member(self) -> SentenceMember:
@@ -62,7 +68,9 @@ class ServedTeacher:
         both = self._teacher.scorer
         if not isinstance(both, OnnxEnsemble):
             raise TrainingFault(f"{self.signal.name} has no bi-encoder among its members; give a signal that has one")
-        return SentenceMember(both.sentence, both.sentence_head, both.sentence_standard, both.calibration)
+        inner, outer = both.calibration, self._teacher.score
+        whole = Calibration(outer.slope * inner.slope, outer.slope * inner.intercept + outer.intercept)
+        return SentenceMember(both.sentence, both.sentence_head, both.sentence_standard, whole)
 
 
 def teacher_at(folder: Path) -> Ensemble | ServedTeacher:

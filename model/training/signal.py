@@ -1,6 +1,5 @@
 """What is the teacher signal? Several networks' scores, standardised, averaged, and put on the scale of a logit."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,10 +39,6 @@ class Signal:
     dev: Correlation
     max_tokens: int
     trained_on: tuple[str, ...] = ()  # each set's file and terms
-
-    def with_own(self, own: Sequence[str]) -> list[str]:
-        """What a network that learns from this signal was trained on: its ``own`` sets, then those of the signal."""
-        return [*own, *(described for described in self.trained_on if described not in own)]
 
     def logits(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """(pairs,) logits of (pairs, members) raw scores; (pairs, outputs) of (pairs, outputs, members)."""

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faults import TrainingFault
-from model.training.pairs import TrainingData, normalised
+from model.training.pairs import SOURCES, TrainingData, normalised
 from model.training.recipes import SilverRecipe
 
 SENTENCES_PER_CHUNK = 8192
@@ -48,7 +49,8 @@ def make_silver(
     by its embedding, near and further off; of these, pairs are drawn so that the histogram of the encoder's scores is
     that of the gold scores of one set. Where the neighbours do not fill a bin, it stays as full as it is.
 
-    The file is a pair file as every other (sentence1, sentence2, score), where the score is the encoder's.
+    The file is a pair file as every other (sentence1, sentence2, score), where the score is the encoder's. Beside it
+    stands where its sentences are from, and on which terms.
 
     Args:
         recipe: which sentences, how many neighbours, how many pairs.
@@ -80,6 +82,8 @@ def make_silver(
     gold = np.array([pair.gold for pair in data.pairs(recipe.like)])
     chosen = matched(scores, gold, recipe.pairs, recipe.seed)
     write_silver(output, [(sentences[i], sentences[j]) for i, j in candidates[chosen]], scores[chosen])
+    sources = data.described_by_name([*recipe.sets, *recipe.texts])
+    output.with_name(output.name + SOURCES).write_text(json.dumps(sources, indent=1), "utf-8")
     return len(chosen)
 
 

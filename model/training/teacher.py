@@ -19,6 +19,7 @@ from model.training.material import materials
 from model.training.network_recipe import NetworkRecipe
 from model.training.networks import weights_of
 from model.training.pairs import Pair, TrainingData
+from model.training.provenance import learned_from, unique, write_learned_from
 from model.training.quality import Correlation, fit_calibration
 from model.training.recipes import TeacherRecipe
 from model.training.runs import network_digest, train_network
@@ -114,12 +115,15 @@ def train_teacher(
         raise TrainingFault(f"the members of {recipe.name} learn from an earlier signal: give its --logits")
     dev = data.dev
     gold = np.array([pair.gold for pair in dev])
-    members, columns = [], []
+    members, columns, learned = [], [], list[str]()
     for member in recipe.members:
         start = weights_of(member.init, init)
         told = partial(_of_member, progress, member.name)
         stages = materials(member, data, logits, start, folder / member.name, told)
         network = train_network(member, start, stages, folder / member.name, told)
+        of_member = learned_from(member, data, logits.signal if logits else None)
+        write_learned_from(folder / member.name, of_member)
+        learned += of_member
         write_graph(network, folder / member.name, recipe.max_tokens)
         column = _scorer(folder / member.name, recipe.max_tokens)(dev).logits
         columns.append((column - column.mean()) / column.std())
@@ -140,17 +144,11 @@ def train_teacher(
         fit_calibration(mean, gold),
         Correlation.of(mean, gold),
         recipe.max_tokens,
-        _trained_on(recipe, data, logits),
+        tuple(unique(learned)),
     )
     _gate(signal, recipe.min_gain)
     (folder / SIGNAL).write_text(json.dumps(signal.as_json(), indent=2), "utf-8")
     return signal
-
-
-def _trained_on(recipe: TeacherRecipe, data: TrainingData, logits: TeacherLogits | None) -> tuple[str, ...]:
-    """What the members learned from, then what only their own teacher did."""
-    own = data.described(stage for member in recipe.members for stage in member.stages)
-    return tuple(own if logits is None else logits.signal.with_own(own))
 
 
 def _of_member(progress: Progress, name: str, stage: str, done: int, total: int) -> None:

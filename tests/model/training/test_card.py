@@ -62,6 +62,9 @@ def test_a_card_names_the_sets_that_not_every_product_may_learn_from() -> None:
     manifest = MANIFEST.model_copy(update={"trained_on": trained_on})
     card = network_card(manifest, DistillationRecipe.model_validate(facts), SIGNAL)
     assert "Before commercial use look at the terms of `b.tsv`, `c.tsv`, 0 to 0.5: " in card
+    _, told, rest = card.partition("What it starts from, or is drawn to, was trained on these as well:")
+    assert told
+    assert [line for line in rest.splitlines() if line.startswith("- `")] == [f"- {one}" for one in trained_on]
 
 
 def test_a_card_says_of_a_served_teacher_how_good_it_is() -> None:

@@ -54,6 +54,7 @@ def test_the_encoder_of_an_ensemble_finds_neighbours_on_the_scale_of_the_whole(e
     member = teacher_at(ensemble).sentence_member()
     left, right = member.encode(["ab"]), member.encode(["c"])
     logit = 3 * (float(left[0] @ right[0]) - 0.4) / 0.25 - 1  # tiny's signal, by hand
+    logit = 1.5 * logit - 0.25  # and FACTS' calibration
     np.testing.assert_allclose(member.scores(left, right), [1 / (1 + np.exp(-logit))], atol=1e-4)
 
 
@@ -86,6 +87,8 @@ def test_a_bundle_that_cannot_teach_is_refused(tmp_path: Path) -> None:
         teacher_at(write_student(tmp_path / "student"))
     with pytest.raises(TrainingFault, match="has no figures of int8 on dev"):
         teacher_at(told(write_teacher(tmp_path / "mute"), quality={}))
+    with pytest.raises(TrainingFault, match="does not say what the teacher was trained on"):
+        teacher_at(told(write_teacher(tmp_path / "secretive"), trained_on=[]))
     altered = write_ensemble(tmp_path / "altered")
     (altered / "pair" / GRAPH_FILES["int8"]).write_bytes(b"another")
     with pytest.raises(ArtifactError, match="restore the folder"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.bundle import load_student
 from model.faults import TrainingFault
 from model.training.data_recipe import SILVER_PAIRS
-from model.training.pairs import TrainingData, normalised, read_pairs
+from model.training.pairs import TrainingData, normalised, read_pairs, silver_sources
 from model.training.recipes import SilverRecipe
 from model.training.silver import make_silver, matched
 from tests import tiny
@@ -68,6 +68,7 @@ def test_silver_pairs_are_new_neighbours_without_a_held_out_sentence(
     count = make_silver(recipe(), data, letters, output, lambda *_: None)
     silver = read_pairs(output.parent, SILVER_PAIRS)
     assert len(silver) == count >= 20
+    assert silver_sources(output)[1:] == [data.described_by_name(["train"])[0]]
     texts = {text for pair in silver for text in (pair.left, pair.right)}
     assert normalised(LEAK) not in {normalised(text) for text in texts}
     known = {frozenset((pair.left, pair.right)) for pair in data.pairs("train")}

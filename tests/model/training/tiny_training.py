@@ -94,8 +94,8 @@ DATA: dict[str, Any] = {
 EXPORT = {"max_tokens": 48, "lineage": ["a test"], "int8": {"calibration_texts": 20, "max_loss": 5.0}}
 
 
-def training_data(root: Path) -> TrainingData:
-    return TrainingData(root, DataRecipe.model_validate(DATA))
+def training_data(root: Path, silver: Path | None = None) -> TrainingData:
+    return TrainingData(root, DataRecipe.model_validate(DATA), silver)
 
 
 def network(kind: str, name: str = "network", **facts: Any) -> dict[str, Any]:
