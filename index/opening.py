@@ -82,4 +82,4 @@ def require_extra() -> None:
     try:
         import pymilvus  # noqa: F401
     except ImportError as error:
-        raise IndexFault("an index in Milvus needs the extra: pip install 'dse[milvus]'") from error
+        raise IndexFault("an index in Milvus needs the extra: pip install '.[milvus]' (in DSE's folder)") from error

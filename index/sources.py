@@ -292,7 +292,9 @@ def _parquet(raw: IO[bytes], name: str, columns: Columns) -> Iterator[_Line]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise SourceError(f"{name}: reading Parquet needs the extra: pip install 'dse[parquet]'") from error
+        raise SourceError(
+            f"{name}: reading Parquet needs the extra: pip install '.[parquet]' (in DSE's folder)"
+        ) from error
     number = 0
     try:
         with parquet.ParquetFile(raw) as file:

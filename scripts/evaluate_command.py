@@ -63,7 +63,9 @@ def evaluate(
     compared with, unless --guard names another.
     """
     if find_spec("model.training") is None:
-        raise BadInput("this installation leaves out model/training, which reads the pairs: pip install dse")
+        raise BadInput(
+            "this installation leaves out model/training, which reads the pairs: pip install . (in DSE's folder)"
+        )
     from scripts.evaluation.page import markdown
     from scripts.evaluation.plot import svg
     from scripts.evaluation.results import Results

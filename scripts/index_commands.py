@@ -163,7 +163,7 @@ def _on_ray(
     try:
         from index.ray_workers import Cluster, RayWorkers
     except ImportError as error:
-        raise BadInput("--engine ray needs the extra: pip install 'dse[ray]'") from error
+        raise BadInput("--engine ray needs the extra: pip install '.[ray]' (in DSE's folder)") from error
     from scripts.bundle_freight import BundleFreight
 
     cluster = Cluster(address, cpus, workers)

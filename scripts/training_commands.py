@@ -42,7 +42,7 @@ def needs_torch() -> None:
         import torch  # noqa: F401, TID251
         from transformers.utils import logging as transformers_logging  # noqa: TID251
     except ImportError as error:
-        raise BadInput("training needs the extra: pip install 'dse[train]'") from error
+        raise BadInput("training needs the extra: pip install '.[train]' (in DSE's folder)") from error
     # What these say is about themselves, and would tear our progress bars.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

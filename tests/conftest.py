@@ -78,7 +78,7 @@ def data() -> Path:
 def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
     """A server that speaks Milvus's protocol; tests that need it skip without the packages for it."""
     for package in ("pymilvus", "milvus_lite"):
-        pytest.importorskip(package, reason=f"needs {package}: pip install 'dse[scale]'")
+        pytest.importorskip(package, reason=f"needs {package}: pip install '.[scale]'")
     server = StandIn(tmp_path_factory.mktemp("milvus"))
     yield server
     server.kill()

@@ -57,7 +57,7 @@ def of_kind(kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize("manifest", [pytest.param(document, id=name) for name, document in manifests()])
 @pytest.mark.parametrize("version", ["1.30", "1.37"])  # the first with preStop's sleep switched on, and the newest
 def test_manifests_have_the_shape_that_kubernetes_wants(manifest: dict[str, Any], version: str) -> None:
-    kubernetes = pytest.importorskip("kubernetes_validate", reason="needs its schemas: pip install 'dse[scale]'")
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="needs its schemas: pip install '.[scale]'")
     assert kubernetes.validate(manifest, version, strict=True) == version
     misspelt = deepcopy(manifest) | {"metadta": {}}
     with pytest.raises(kubernetes.ValidationError, match="metadta"):
@@ -66,7 +66,7 @@ def test_manifests_have_the_shape_that_kubernetes_wants(manifest: dict[str, Any]
 
 @pytest.mark.parametrize("file", ["compose.yaml", "deploy/compose.yaml"])
 def test_compose_files_have_the_shape_that_compose_wants(file: str) -> None:
-    pytest.importorskip("check_jsonschema", reason="needs its schema: pip install 'dse[scale]'")
+    pytest.importorskip("check_jsonschema", reason="needs its schema: pip install '.[scale]'")
     from importlib.resources import files
 
     from jsonschema.validators import validator_for

@@ -69,3 +69,9 @@ def test_every_curl_gets_an_answer(client: TestClient, curl: list[str]) -> None:
 
 def test_there_are_curls() -> None:
     assert len(curls()) == 3
+
+
+def test_nobody_is_sent_to_the_package_of_the_same_name_on_pypi() -> None:
+    code = [file for folder in ("app", "index", "model", "scripts", "tests") for file in (ROOT / folder).rglob("*.py")]
+    places = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *code]
+    assert [str(place) for place in places if re.search(r"pip install '?dse", place.read_text("utf-8"))] == []

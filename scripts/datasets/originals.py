@@ -18,7 +18,9 @@ def reader_of(path: str) -> Callable[[Path], Iterator[Row]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise BadInput(f"{path}: reading Parquet needs the extra: pip install 'dse[parquet]'") from error
+        raise BadInput(
+            f"{path}: reading Parquet needs the extra: pip install '.[parquet]' (in DSE's folder)"
+        ) from error
 
     def read(file: Path) -> Iterator[Row]:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("pymilvus", reason="needs pymilvus: pip install 'dse[scale]'")
+pytest.importorskip("pymilvus", reason="needs pymilvus: pip install '.[scale]'")
 
 import grpc
 from pymilvus import MilvusException

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("pymilvus", reason="needs pymilvus: pip install 'dse[scale]'")
+pytest.importorskip("pymilvus", reason="needs pymilvus: pip install '.[scale]'")
 
 from index.documents import Document
 from index.filters import parse_filter

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("ray", reason="needs ray: pip install 'dse[ray]'")
+pytest.importorskip("ray", reason="needs ray: pip install '.[ray]'")
 
 import index.ray_workers as ray_module
 from index import build as job

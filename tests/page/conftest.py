@@ -40,7 +40,7 @@ def chromium() -> str:
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     # For this package alone: while Playwright runs, nothing else can run a loop of asyncio.
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'dse[dev]'")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[dev]'")
     where = chromium()
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=where, args=["--no-sandbox"], timeout=120_000)

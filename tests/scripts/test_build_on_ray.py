@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ray", reason="needs ray: pip install 'dse[ray]'")
+pytest.importorskip("ray", reason="needs ray: pip install '.[ray]'")
 
 from index.generations import FILES, Generation, current_name
 from tests.ray_cluster import RayCluster, ray_cluster

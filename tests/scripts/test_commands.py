@@ -175,7 +175,7 @@ def test_a_refusal_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 def test_training_without_the_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(BadInput, match=r"pip install 'dse\[train\]'"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[train\]'"):
         dse("teacher", "train", "recipe.toml", "--data", ".", "--output", "out")
 
 
@@ -346,7 +346,7 @@ def test_what_is_said_of_a_cluster_needs_one(tmp_path: Path) -> None:
 def test_a_build_on_ray_without_the_extra_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "index.ray_workers", raising=False)
-    with pytest.raises(BadInput, match=r"--engine ray needs the extra: pip install 'dse\[ray\]'"):
+    with pytest.raises(BadInput, match=r"--engine ray needs the extra: pip install '\.\[ray\]'"):
         dse("index", "build", write(tmp_path / "in.txt", "a"), "--output", tmp_path / "index", "--engine", "ray")
 
 

@@ -308,7 +308,7 @@ def test_a_label_that_has_no_name_is_refused(hub: TinyHub, out: Path, monkeypatc
 
 def test_without_pyarrow_nothing_is_downloaded(stsb: TinyHub, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(BadInput, match=r"pip install 'dse\[parquet\]'"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[parquet\]'"):
         dse("stsb", "--output", out)
     assert stsb.asked == []
 

@@ -153,7 +153,7 @@ def test_what_cannot_be_measured_is_said_in_a_line(
 
 def test_what_needs_the_training_extra_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(BadInput, match=r"pip install 'dse\[train\]'"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[train\]'"):
         dse(*listed(home), "--folder", "anything")
 
 
