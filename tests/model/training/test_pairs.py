@@ -152,6 +152,14 @@ def test_every_shipped_recipe_reads_and_holds_out_the_evaluation_splits() -> Non
         assert {data.dev.file, data.test.file} < set(data.held_out), name
 
 
+@pytest.mark.parametrize("name", ["six_layer", "three_layer", "static", "quadratic", "linear_six_layer", "linear_long"])
+def test_a_student_holds_out_what_was_not_labelled(name: str) -> None:
+    """The logits are made by another recipe: a pair that this one drops has none, and training on it is refused."""
+    labelled = read_recipe(RECIPES / "served_teacher.toml", TeacherRecipe).data
+    student = read_recipe(RECIPES / f"{name}.toml", DistillationRecipe).data
+    assert {*labelled.held_out} <= {*student.held_out}
+
+
 def test_the_open_recipes_train_on_nothing_whose_terms_restrict_its_use() -> None:
     teacher = read_recipe(RECIPES / "open/teacher.toml", TeacherRecipe)
     silver = read_recipe(RECIPES / "open/silver.toml", SilverRecipe)
