@@ -95,7 +95,9 @@ class Settings(BaseSettings):
         default_factory=thread_budget,
         description="CPU threads for inference and search",
     )
-    depth: Annotated[int, Field(ge=1)] = Field(100, description="candidates the head scores a query")
+    depth: Annotated[int, Field(ge=1)] = Field(
+        100, description="candidates the head scores a query; unset: what the index was measured to need, else 100"
+    )
     max_depth: Annotated[int, Field(ge=1)] = Field(10_000, description="largest depth, and k, a request may ask for")
     max_teacher_pairs: Annotated[int, Field(ge=1)] = Field(
         256, description="most pairs a request may have the teacher score"
