@@ -16,7 +16,7 @@ help: ## say what there is to do
 run: $(INDEX)/CURRENT ## index Python's standard library and serve it at http://127.0.0.1:8000
 	$(DSE) serve --index $(INDEX) --port $(PORT)
 
-test: setup-dev ## set up with the training extra and run every test
+test: setup-dev ## set up with the training extra and run every test that has what it needs
 	$(VENV)/bin/python -m pytest
 
 SOAK ?= 600
@@ -25,10 +25,10 @@ soak: setup-dev ## kill every writer at every system call, then at random times 
 	DSE_SOAK=$(SOAK) DSE_SOAK_REPORT=build/soak.json $(VENV)/bin/python -m pytest tests/index/test_crashes.py tests/app/test_live.py; \
 		result=$$?; cat build/soak.json; exit $$result
 
-check: setup-dev ## format, lint, types, import rules and tests, as CI runs them
+check: setup-dev ## format, lint, types, import rules and tests (CI runs test-serving as well)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check
 
-test-serving: ## run the tests where torch was never installed, as it is where the service runs
+test-serving: ## run the tests, but those of the page and the index, where torch was never installed, as where the service runs
 	$(PYTHON) -m venv $(VENV)-serving
 	$(VENV)-serving/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parquet]'
 	! $(VENV)-serving/bin/python -c "import torch" 2>/dev/null
@@ -141,5 +141,5 @@ $(RUNS)/bundles/dse-static/manifest.json: $(RUNS)/bundles/dse-minilm-l6/manifest
 	$(call STUDENT,static)
 	$(call EXPORT,static)
 
-clean: ## remove what the other targets made
-	rm -rf $(VENV) build
+clean: ## remove what the other targets made, every environment too, but not runs
+	rm -rf $(VENV) $(VENV)-* build

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,15 @@ def test_every_make_target_it_names_exists() -> None:
     assert {"run", "test", "check"} <= named
     for target in named:
         assert re.search(rf"^{target}:.*##", makefile, re.MULTILINE), target
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_clean_leaves_what_was_trained(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for made in (".venv", ".venv-serving", ".venv-clients", "build", "runs"):
+        (tmp_path / made).mkdir()
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"Makefile", "runs"}
 
 
 def test_every_file_it_links_to_exists() -> None:
