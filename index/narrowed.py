@@ -82,7 +82,7 @@ class NarrowedSearch:
         """
         count = allowed.count
         if count == len(allowed):
-            return self._candidates.search(query, depth, params)
+            return self.among_all(query, depth, params)
         if count <= max(EXACT_ROWS, depth):
             return nearest_of(allowed.rows, depth, scan)
         if len(allowed) - count <= FEW * len(allowed):
@@ -109,6 +109,22 @@ class NarrowedSearch:
                 return found
             settled = best
         return found if look.exhaustive else nearest_of(allowed.rows, depth, scan)
+
+    def among_all(self, query: NDArray[np.float32], depth: int, params: Mapping[str, int]) -> NDArray[np.int64]:
+        """(found,) rows near a query, nearest first: ``depth``, or all if there are fewer.
+
+        Args:
+            query: (width,) as FAISS is asked.
+            depth: at most this many rows.
+            params: what it was tuned to, which is for a few of the nearest: so few lists may hold fewer than ``depth``.
+        """
+        found = self._candidates.search(query, depth, params)
+        if isinstance(self._core, faiss.IndexIVF):
+            nprobe, most = params.get("nprobe", int(self._core.nprobe)), int(self._core.nlist)
+            while len(found) < min(depth, len(self._candidates)) and nprobe < most:
+                nprobe = min(GROWTH * nprobe, most)
+                found = self._candidates.search(query, depth, {**params, "nprobe": nprobe})
+        return found
 
     def _through_lists(
         self, query: NDArray[np.float32], params: Mapping[str, int], allowed: Selection, share: float

@@ -77,7 +77,7 @@ class NearestSearch:
         fetched = max(depth, min(depth * tuning.refine, len(self.embeddings)))
         vector = self.query_vectors(query[None])[0]
         if allowed is None:
-            rows = self.candidates.search(vector, fetched, tuning.search)
+            rows = self._narrowed.among_all(vector, fetched, tuning.search)
         else:
             rows = self._narrowed.search(
                 vector, fetched, tuning.search, allowed, lambda some: self.closeness(query, self.embeddings[some])

@@ -140,6 +140,25 @@ def test_the_depth_is_filled_where_so_many_rows_are_allowed(clusters, monkeypatc
     assert len(found) == 1000
 
 
+@pytest.mark.parametrize("recipe", [f"IVF{LISTS},SQ8", f"RR16,IVF{LISTS},Flat", f"IVF{LISTS},PQ16x4fs"])
+def test_among_all_rows_more_lists_are_looked_at_where_those_hold_too_few(clusters, recipe: str) -> None:
+    rows, _, (query, *_) = clusters
+    index = Watched(built(rows, recipe))
+    in_two = len(index.search(query, ROWS, {"nprobe": 2}))
+    for depth, widths in (
+        (in_two, [2]),
+        (in_two + 1, [2, 8]),
+        (ROWS, [2, 8, 32, LISTS]),
+        (ROWS + 1, [2, 8, 32, LISTS]),
+    ):
+        index.asked.clear()
+        found = NarrowedSearch(index).among_all(query, depth, {"nprobe": 2})
+        assert len(np.unique(found)) == len(found) == min(depth, ROWS)
+        assert index.asked == [{"nprobe": width} for width in widths]
+        every = Selection(np.ones(ROWS, np.bool_))
+        assert NarrowedSearch(index).search(query, depth, {"nprobe": 2}, every, never).tolist() == found.tolist()
+
+
 def test_a_graph_is_walked_as_much_further_as_fewer_rows_are_allowed(clusters, monkeypatch) -> None:
     monkeypatch.setattr(narrowed_module, "EXACT_ROWS", 0)
     rows, _, (query, *_) = clusters

@@ -258,6 +258,16 @@ def test_the_manifest_says_how_to_search_and_searches_follow_it(tmp_path: Path) 
     assert allowed[generation.search(embeddings[0], 50, Selection(allowed)).rows].all()
 
 
+def test_lists_that_were_tuned_for_ten_give_as_many_as_are_asked_for(tmp_path: Path) -> None:
+    build_vectors(tmp_path, clustered(1, 3000), "IVF64,SQ8")
+    query = clustered(2, 1)[0]
+    with LiveIndex.open(tmp_path, ENCODER, writable=True) as live:
+        assert live.view().manifest.search["nprobe"] < 32
+        assert [len(live.view().search(query, depth).rows) for depth in (500, 1000, 4000)] == [500, 1000, 3000]
+        live.delete(["id-0"])
+        assert [len(live.view().search(query, depth).rows) for depth in (500, 1000, 4000)] == [500, 1000, 2999]
+
+
 def test_everything_but_what_was_measured_is_the_same_again(tmp_path: Path) -> None:
     facts = []
     for name in ("first", "second"):
@@ -348,9 +358,10 @@ def test_the_depth_is_the_least_that_gives_the_head_enough() -> None:
     assert proven.milliseconds.depth == last
 
 
-def test_a_head_that_likes_what_is_far_gets_everything() -> None:
-    nearest = search_over(clustered(1, 300), "Flat")
-    proven = prove(nearest, "Flat", 1, Aim(scores=lambda query, rows: -(rows @ query)))
+@pytest.mark.parametrize("recipe", ["Flat", "IVF8,Flat"])
+def test_a_head_that_likes_what_is_far_gets_everything(recipe: str) -> None:
+    nearest = search_over(clustered(1, 300), recipe)
+    proven = prove(nearest, recipe, 1, Aim(scores=lambda query, rows: -(rows @ query)))
     assert proven.proof.end_to_end.recall[proven.depth] == 1.0
     assert proven.depth == 500  # the first step of the ladder that is not below 300
 
