@@ -366,6 +366,20 @@ def test_a_head_that_likes_what_is_far_gets_everything(recipe: str) -> None:
     assert proven.depth == 500  # the first step of the ladder that is not below 300
 
 
+@pytest.mark.parametrize("queries", [None, clustered(2, 600)])
+def test_the_depth_is_measured_for_queries_from_all_of_the_input(queries: np.ndarray | None) -> None:
+    embeddings = clustered(1, 3000)
+    asked = embeddings if queries is None else queries
+    at_the_beginning = {query.tobytes() for query in asked[: len(asked) // 3]}
+
+    def scores(query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return rows @ query if query.tobytes() in at_the_beginning else -(rows @ query)
+
+    proven = prove(search_over(embeddings, "SQ8"), "SQ8", 1, Aim(0.9, queries=queries, scores=scores))
+    assert proven.depth == 5000
+    assert 0.15 < proven.proof.end_to_end.recall[10] < 0.5  # a third of those that ask, or about so many
+
+
 def test_an_index_ranked_by_a_head_survives_its_last_document(tmp_path: Path) -> None:
     head = vectors_of(head_of(0))
     build_vectors(tmp_path, clustered(1, 50), "Flat", head=head)
