@@ -15,7 +15,7 @@ from index.changes import BUSY_SECONDS, CHANGES_FILE, Change, ChangeLog
 from index.compaction import fold
 from index.contract import Status
 from index.documents import Document
-from index.generations import CURRENT, Generation, live_home, new_generation
+from index.generations import CURRENT, Generation, current_name, live_home, new_generation
 from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault, Verify
 from index.nearest import HeadVectors
 from index.shards import replaced_through
@@ -191,13 +191,17 @@ class LiveIndex:
         if not self._opening.acquire(blocking=False):
             raise BusyFault(f"{self.folder} is already being compacted; wait for it to end")
         try:
-            with new_generation(self.folder) as home:
-                self._take_up()  # from here on nobody else publishes one
+            with new_generation(self.folder) as home:  # within it nobody else publishes one
+                if self._view.name != current_name(self.folder):
+                    self._seen = None  # whatever was followed: what is folded is the live one
+                self._take_up()
                 self._check_followed()
                 view = self.view()
                 fold(view, home, view.manifest.encoder, view.manifest.dims, view.embeddings, self._head)
                 generation = Generation.read(home, self._head, self._verify)
-            self._swap(generation, _stamp(self._current))
+            stamp = _stamp(self._current)
+            if current_name(self.folder) == generation.name:  # looked at after the stamp: another may be live by now
+                self._swap(generation, stamp)
         finally:
             self._opening.release()
         self._drop_folded()

@@ -1,14 +1,17 @@
 """Compaction folds the changes into a new generation, whose recipe fits the rows there are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import index.live as live_module
 from index.build import build
 from index.compaction import fold
 from index.finish import SearchWanted
-from index.generations import Generation
+from index.generations import CURRENT, Generation, new_generation
 from index.manifest import GenerationManifest, RecipeFault
 from index.recipes import plan
 from index.sources import SourcedDocument
@@ -42,8 +45,6 @@ def test_a_compacted_generation_is_a_fresh_build_row_by_row(tmp_path: Path, fold
 
 
 def test_writes_during_a_compaction_survive_it(folder: Path, monkeypatch) -> None:
-    import index.live as live_module
-
     with open_live(folder) as live, open_live(folder) as other:
         upsert(live, {"f": "tinsel"})
 
@@ -59,6 +60,37 @@ def test_writes_during_a_compaction_survive_it(folder: Path, monkeypatch) -> Non
         assert contents(view) == contents(other.view()) == expected
     with open_live(folder) as live:
         assert contents(live.view()) == expected
+
+
+def build_others(folder: Path) -> None:
+    build([SourcedDocument(document("x", "onset"), "x")], embed, 26, ENCODER, folder, "Flat")
+
+
+def test_a_generation_that_is_built_right_after_a_compaction_is_served(folder: Path, monkeypatch) -> None:
+    @contextmanager
+    def then_another_is_built(index: Path) -> Iterator[Path]:
+        monkeypatch.setattr(live_module, "new_generation", new_generation)
+        with new_generation(index) as home:
+            yield home
+        build_others(index)
+
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+        monkeypatch.setattr(live_module, "new_generation", then_another_is_built)
+        view = live.compact()
+        assert (view.name, contents(view)) == ("000003", {"x": "onset"})
+        upsert(live, {"y": "notes"})
+        assert contents(live.compact()) == {"x": "onset", "y": "notes"}
+
+
+def test_what_is_folded_is_the_live_generation_whatever_was_served(folder: Path) -> None:
+    with open_live(folder) as live:
+        build_others(folder)
+        live._seen = live_module._stamp(folder / CURRENT)  # as if that generation had been taken up
+        upsert(live, {"y": "notes"})
+        assert live.view().name == "000001"
+        view = live.compact()
+        assert (view.name, contents(view)) == ("000003", {"x": "onset", "y": "notes"})
 
 
 def test_sequence_numbers_are_never_given_twice(folder: Path) -> None:
