@@ -42,7 +42,7 @@ def snapshot(folder: Path, target: Path) -> View:
 
 
 def _copied(folder: Path, target: Path) -> bool:
-    """Whether generation and log are of one time; they are not if the index was compacted between the two."""
+    """Whether generation and log are of one time; they are not if another generation was published between the two."""
     name = current_name(folder)
     home = folder / GENERATIONS / name
     try:
@@ -58,8 +58,7 @@ def _copied(folder: Path, target: Path) -> bool:
     if (folder / CHANGES_FILE).exists():
         with closing(ChangeLog(folder / CHANGES_FILE, writable=False)) as log:
             log.copy(target / CHANGES_FILE)
-        with closing(ChangeLog(target / CHANGES_FILE, writable=True)) as log:
-            return log.extent().dropped_through <= through or current_name(folder) == name
+        return current_name(folder) == name
     if through:  # of a replica, that has no log: the copy gets one that goes on where the generation ends
         ChangeLog.create(target / CHANGES_FILE, through)
     return True

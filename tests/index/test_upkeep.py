@@ -14,7 +14,7 @@ from index.live import LiveIndex
 from index.manifest import EncoderIdentity, IndexFault
 from index.rebuild import rebuild
 from index.snapshot import snapshot
-from tests.index.lettered import WORDS, check_search, contents, document, embed, open_live, upsert
+from tests.index.lettered import WORDS, build_letters, check_search, contents, document, embed, open_live, upsert
 
 HALVED = EncoderIdentity(name="halved", digest="e" * 64)
 
@@ -136,6 +136,25 @@ def test_an_index_compacted_between_the_parts_of_a_snapshot_is_copied_again(
     with open_live(tmp_path / "copy") as copied:
         assert contents(copied.view()) == WORDS | {"f": "tinsel"}
     assert [path.name for path in (tmp_path / "copy/generations").iterdir()] == ["000002"]
+
+
+def test_an_index_built_and_changed_between_the_parts_of_a_snapshot_is_copied_again(
+    tmp_path: Path, folder: Path, monkeypatch
+) -> None:
+    copytree = shutil.copytree
+
+    def build_once_it_is_copied(*arguments):
+        monkeypatch.setattr(shutil, "copytree", copytree)
+        copytree(*arguments)
+        build_letters(folder, {"n1": "onset", "n2": "notes"})
+        with open_live(folder) as live:
+            upsert(live, {"n3": "stone"})
+            live.delete(["n1"])
+
+    monkeypatch.setattr(shutil, "copytree", build_once_it_is_copied)
+    assert snapshot(folder, tmp_path / "copy").name == "000002"
+    with open_live(tmp_path / "copy") as copied:
+        assert contents(copied.view()) == {"n2": "notes", "n3": "stone"}
 
 
 def test_a_snapshot_of_a_replica_can_be_written(tmp_path: Path, folder: Path) -> None:
