@@ -59,6 +59,9 @@ class ChangeLog:
     """The log of an index folder. Safe to use from several threads, and beside other processes.
 
     Sequence numbers count from 1 and are never given twice, whatever is dropped. A row is checked when it is read.
+
+    Attributes:
+        immutable: what is written from now on is not seen: nobody could write when it was opened. See :func:`written`.
     """
 
     def __init__(self, path: Path, writable: bool, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -66,6 +69,7 @@ class ChangeLog:
         self._busy_seconds = busy_seconds
         self._lock = threading.RLock()
         self._identity = _identity(path)
+        self.immutable = False
         with self._faults():
             self._connection = self._connect("rw" if writable else "ro")
             try:
@@ -76,8 +80,8 @@ class ChangeLog:
                 self._connection.close()
                 if writable or not _is_alone(path) or _code(error) not in _CANNOT_WRITE:
                     raise
-                # Not even the files that SQLite shares between processes can be made here: nobody writes.
-                self._connection = self._connect("ro&immutable=1")
+                # Not even the files that SQLite shares between processes can be made here: nobody writes for now.
+                self._connection, self.immutable = self._connect("ro&immutable=1"), True
                 self._extent()
             except BaseException:
                 self._connection.close()
@@ -279,6 +283,16 @@ def publication(folder: Path, manifest: GenerationManifest, first: bool) -> Iter
         ChangeLog.create(path, manifest.changes_through)
     with closing(ChangeLog(path, writable=True)) as log, log.transaction():
         yield log
+
+
+def written(path: Path) -> list[tuple[int, int]]:
+    """Something else as soon as a log, or the write-ahead file beside it, has been written."""
+    found = []
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        with suppress(OSError):
+            status = file.stat()
+            found.append((status.st_size, status.st_mtime_ns))
+    return found
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.changes import BUSY_SECONDS, CHANGES_FILE, Change, ChangeLog
+from index.changes import BUSY_SECONDS, CHANGES_FILE, Change, ChangeLog, written
 from index.compaction import fold
 from index.contract import Status
 from index.documents import Document
@@ -53,6 +53,7 @@ class LiveIndex:
         self._seen: Stamp | None = stamp  # CURRENT when it was last followed
         self._refused: IndexFault | None = None  # why the generation it names is not the one in the view
         self._version = -1  # of the log when it was last read
+        self._written: list[tuple[int, int]] = []  # what the log was when it was last opened for reading
         self._known: tuple[int, bytes] | None = None  # the last change that was read or written, and its digest
         self._replaced: list[ChangeLog] = []  # logs that another file took the place of, closed at the end
         self._view = View.of(generation)
@@ -216,6 +217,7 @@ class LiveIndex:
         with self._state:
             if self._refused is not None:
                 self._seen = None  # try that one again
+            self._read_again()
             if self._reading is not None and not self._continues(self._reading):
                 if self.writable and not self._reading.path.exists():
                     self._check_log()
@@ -260,6 +262,7 @@ class LiveIndex:
                 if _stamp(self._current) == stamp:
                     log.warning("the new generation cannot be served, the one before stays: %s", error)
                     with self._state:
+                        self._read_again()
                         with suppress(IndexFault, _Behind):  # the last state of the one before
                             through = GenerationManifest.read(live_home(self.folder)).changes_through
                             self._view = self._caught_up(self._view, through)
@@ -267,6 +270,7 @@ class LiveIndex:
 
     def _swap(self, generation: Generation, stamp: "Stamp | None") -> None:
         with self._state:
+            self._read_again()
             try:
                 self._view = self._caught_up(View.of(generation))
             except _Behind as behind:
@@ -296,7 +300,11 @@ class LiveIndex:
     def _check_log(self) -> None:
         """Look whether the log is still the file that was read; if it is another, go on with that if it goes on."""
         with self._state:
-            if self._reading is None or self._reading.in_place():
+            if self._reading is None:
+                return
+            if self._reading.in_place():
+                if self._reading.immutable and written(self._log_path) != self._written:
+                    self._read_again()
                 return
             path, folded = self._reading.path, self._view.manifest.changes_through
             if not path.exists():
@@ -307,9 +315,27 @@ class LiveIndex:
                     "a copy and have that taken up (POST /v1/index/reload, or start again)"
                 )
             log.warning("%s is another file than the one that was open", path)
-            opened = ChangeLog(path, writable=False, busy_seconds=self._busy_seconds)
+            opened = self._opened_log()
             self._replaced.append(self._reading)
             self._reading, self._version = opened, -1
+
+    def _opened_log(self) -> ChangeLog:
+        self._written = written(self._log_path)  # before it is opened: what is written in between is looked at again
+        return ChangeLog(self._log_path, writable=False, busy_seconds=self._busy_seconds)
+
+    def _read_again(self) -> None:
+        """Open a log once more whose later changes would not be seen; if it cannot be, once it is written again."""
+        if self._reading is None or not self._reading.immutable:
+            return
+        try:
+            opened = self._opened_log()
+        except IndexFault as error:
+            log.warning("what was written to the log cannot be read yet: %s", error)
+            return
+        self._reading.close()
+        self._reading, self._version = opened, -1
+        if self._refused is not None:
+            self._seen = None  # perhaps for want of that
 
     def _continues(self, changes: ChangeLog) -> bool:
         """Is the last change that is known in this log, unless it is folded into a generation?"""
@@ -332,7 +358,7 @@ class LiveIndex:
         if self._reading is None:
             if not path.exists():
                 return view
-            self._reading = ChangeLog(path, writable=False, busy_seconds=self._busy_seconds)
+            self._reading = self._opened_log()
         version = self._reading.version()  # before reading: what is written in between is read again, not passed over
         if view is self._view and version == self._version:
             return view
