@@ -20,6 +20,7 @@ from app.observer import Observer
 from app.routes import documents, native, openai, probes, rerank, tei
 from app.settings import Settings
 from app.upkeep import Upkeep
+from index.live import LiveIndex
 
 THREADS_BESIDE = 8
 """For static files and the like, beside one thread a request in progress."""
@@ -53,6 +54,8 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         index = loaded.index
         with ExitStack() as stack:
             stack.callback(loaded.queues.close)
+            if isinstance(index, LiveIndex):
+                index.open_beside()
             if index is not None and index.writable and settings.compact_after:
                 stack.enter_context(Upkeep(index, settings.compact_after))
             yield

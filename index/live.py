@@ -50,6 +50,7 @@ class LiveIndex:
         self._writing: ChangeLog | None = None
         self._state = threading.RLock()  # held for moments
         self._opening = threading.Lock()  # held while a generation is made or opened, which takes its time
+        self._beside = False  # are the generations of others opened in a thread of its own?
         self._seen: Stamp | None = stamp  # CURRENT when it was last followed
         self._refused: IndexFault | None = None  # why the generation it names is not the one in the view
         self._version = -1  # of the log when it was last read
@@ -120,6 +121,10 @@ class LiveIndex:
                     if _stamp(self._current) == self._seen:
                         raise IndexFault(str(behind)) from behind
             wait = True
+
+    def open_beside(self) -> None:
+        """From now on, open the generations that others publish in a thread of its own: no search waits for one."""
+        self._beside = True
 
     @property
     def away(self) -> None:
@@ -245,10 +250,17 @@ class LiveIndex:
         """Open the generation that has become live, if one has.
 
         One thread does; the others ``wait``, or go on meanwhile with the generation before and its changes, which is
-        a state that the index has been in.
+        a state that the index has been in. So do all where generations are opened beside the searches.
         """
         if _stamp(self._current) == self._seen or not self._opening.acquire(blocking=wait):
             return
+        if self._beside and not wait:
+            threading.Thread(target=self._open_new, name="generations", daemon=True).start()
+        else:
+            self._open_new()
+
+    def _open_new(self) -> None:
+        """Take up what is live, and let others do so again; the caller has seen to it that nobody does."""
         try:
             self._take_up()
         finally:

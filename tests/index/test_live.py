@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -417,3 +418,28 @@ def test_a_search_goes_on_while_a_generation_is_being_opened(folder: Path, monke
             go_on.set()
         assert first.result().name == "000003"
         assert contents(first.result()) == WORDS | {"f": "tinsel", "g": "google", "h": "hello"}
+
+
+def test_no_search_waits_for_a_generation_that_another_process_publishes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_open, opened = threading.Event(), Generation.open
+
+    def slowly(*arguments: Any) -> Generation:
+        assert may_open.wait(10)
+        return opened(*arguments)
+
+    with open_live(folder) as service, open_live(folder) as other:
+        service.open_beside()
+        build_letters(folder, {"n": "novel"})
+        with monkeypatch.context() as slow:
+            slow.setattr(Generation, "open", slowly)
+            assert service.view().name == service.view().name == "000001"
+            assert contents(service.view()) == WORDS
+            may_open.set()
+            deadline = time.monotonic() + 10
+            while service.latest.name == "000001" and time.monotonic() < deadline:
+                time.sleep(0.001)
+        assert contents(service.view()) == contents(other.view()) == {"n": "novel"}
+        build_letters(folder, {"o": "other"})
+        assert contents(service.reload()) == {"o": "other"}  # who asks for it has it
