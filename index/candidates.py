@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,6 +40,8 @@ class CandidateIndex:
     def __init__(self, faiss_index: faiss.Index) -> None:
         self._faiss, self._core = faiss_index, core_of(faiss_index)
         self._lists = number_of_lists(self._core)
+        # Not of a method: with itself in what it holds, it would outlive its last use, as all of its memory would.
+        self._parameters = partial(_parameters, faiss_index, self._core)
         self._remembered = lru_cache(PARAMETERS)(self._parameters)
 
     @classmethod
@@ -152,26 +154,28 @@ class CandidateIndex:
         given = tuple(params.items())
         return self._remembered(given) if allowed is None else self._parameters(given, allowed)
 
-    def _parameters(self, params: tuple[tuple[str, int], ...], allowed: Selection | None = None) -> Any:
-        dial, given = self.dial, dict[str, Any](params)
-        if unknown := sorted(given.keys() - ({dial.name} if dial else set())):
-            raise IndexFault(f"{type(self._core).__name__} has no search parameter {unknown}; build the index again")
-        if allowed is not None:
-            if len(allowed) != len(self):
-                raise IndexFault(f"{len(allowed)} flags say which of {len(self)} rows are allowed; give one a row")
-            given["sel"] = allowed.bitmap
-        # Parameters of a search replace the index's own as a whole, so what was not given has to be said again.
-        if self._lists:
-            parameters = _library.SearchParametersIVF(**{"nprobe": self._core.nprobe} | given)
-        elif is_graph(self._core):
-            parameters = _library.SearchParametersHNSW(**{"efSearch": self._core.hnsw.efSearch} | given)
-        else:
-            parameters = _library.SearchParameters(**given)
-        layer: Any = faiss.downcast_index(self._faiss)
-        while isinstance(layer, faiss.IndexPreTransform):
-            parameters = _library.SearchParametersPreTransform(index_params=parameters)
-            layer = faiss.downcast_index(layer.index)
-        return parameters
+
+def _parameters(
+    index: faiss.Index, core: Any, params: tuple[tuple[str, int], ...], allowed: Selection | None = None
+) -> Any:
+    # Parameters of a search replace the index's own as a whole, so what was not given has to be said again.
+    kind, own, given = _library.SearchParameters, dict[str, Any](), dict[str, Any](params)
+    if number_of_lists(core):
+        kind, own = _library.SearchParametersIVF, {"nprobe": core.nprobe}
+    elif is_graph(core):
+        kind, own = _library.SearchParametersHNSW, {"efSearch": core.hnsw.efSearch}
+    if unknown := sorted(given.keys() - own.keys()):
+        raise IndexFault(f"{type(core).__name__} has no search parameter {unknown}; build the index again")
+    if allowed is not None:
+        if len(allowed) != index.ntotal:
+            raise IndexFault(f"{len(allowed)} flags say which of {index.ntotal} rows are allowed; give one a row")
+        given["sel"] = allowed.bitmap
+    parameters = kind(**own | given)
+    layer: Any = faiss.downcast_index(index)
+    while isinstance(layer, faiss.IndexPreTransform):
+        parameters = _library.SearchParametersPreTransform(index_params=parameters)
+        layer = faiss.downcast_index(layer.index)
+    return parameters
 
 
 def _contiguous(vectors: Floats) -> Floats:

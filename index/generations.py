@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +85,8 @@ class Generation:
     ) -> None:
         self.name, self.manifest, self.nearest = name, manifest, nearest
         self._tuning, self._documents = Tuning(manifest.search, manifest.refine), documents
-        self._columns = columns
-        self._remembered = lru_cache(SELECTIONS)(self._selected)
+        # Not of a method: with itself in what it holds, it would outlive its last use, as all of its files would.
+        self._selected = lru_cache(SELECTIONS)(partial(_selected, columns, documents))
 
     @classmethod
     def open(
@@ -177,14 +177,7 @@ class Generation:
 
     def select(self, filter: Filter) -> Selection:
         """The rows that a filter lets through; those of the last few filters are remembered."""
-        return self._remembered(filter)
-
-    def _selected(self, filter: Filter) -> Selection:
-        if self._columns is not None:
-            return Selection(self._columns.select(filter))
-        # built before there were columns: every document is read
-        matches = (filter.matches(metadata) for metadata in self._documents.metadata())
-        return Selection(np.fromiter(matches, np.bool_, len(self)))
+        return self._selected(filter)
 
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:
         """The documents of some rows, in the order asked."""
@@ -197,6 +190,14 @@ class Generation:
     def embeddings(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(rows, dim) stored embeddings, in the order asked."""
         return self.nearest.embeddings[rows]
+
+
+def _selected(columns: MetadataColumns | None, documents: Documents, filter: Filter) -> Selection:
+    if columns is not None:
+        return Selection(columns.select(filter))
+    # built before there were columns: every document is read
+    matches = (filter.matches(metadata) for metadata in documents.metadata())
+    return Selection(np.fromiter(matches, np.bool_, len(documents)))
 
 
 def current_name(folder: Path) -> str:

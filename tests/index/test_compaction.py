@@ -1,5 +1,7 @@
 """Compaction folds the changes into a new generation, whose recipe fits the rows there are."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import index.live as live_module
 from index.build import build
 from index.compaction import fold
+from index.filters import parse_filter
 from index.finish import SearchWanted
 from index.generations import CURRENT, Generation, new_generation
 from index.manifest import GenerationManifest, RecipeFault
@@ -91,6 +94,31 @@ def test_what_is_folded_is_the_live_generation_whatever_was_served(folder: Path)
         assert live.view().name == "000001"
         view = live.compact()
         assert (view.name, contents(view)) == ("000003", {"x": "onset", "y": "notes"})
+
+
+@pytest.mark.parametrize("recipe", ["Flat", "IVF4,SQ8", "PCA8,IVF4,Flat", "HNSW8"])
+def test_a_replaced_generation_is_let_go_of_at_once(tmp_path: Path, recipe: str) -> None:
+    query, wanted = embed(["listen"])[0], parse_filter({"length": {"$gte": 3}})
+    with open_live(build_letters(tmp_path / "index", many(200), recipe)) as live:
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(3):
+                generation = live.view().generation
+                nearest, documents = generation.nearest, generation._documents
+                held = (generation, nearest.candidates, nearest.candidates.raw, nearest.embeddings, documents)
+                replaced = [weakref.ref(each) for each in held]
+                for value in (None, wanted):
+                    live.view().search(query, 5, value)
+                upsert(live, {f"x{number}": "onset"})
+                live.delete([f"d{number}"])
+                for value in (None, wanted):
+                    live.view().search(query, 5, value)
+                del generation, nearest, documents, held
+                live.compact()
+                assert [reference() for reference in replaced] == [None] * 5
+        finally:
+            gc.enable()
 
 
 def test_sequence_numbers_are_never_given_twice(folder: Path) -> None:
