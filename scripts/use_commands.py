@@ -1,6 +1,8 @@
 """dse search, score and encode: use a bundle and an index without a server, one-off or in bulk."""
 
 import json as json_lines
+from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from index.filters import Filter
 
 TEXTS_PER_BATCH = 4096
+SENTENCES = ("sentence1", "sentence2")
+"""The columns of a file of pairs."""
 
 
 def search(
@@ -96,7 +100,11 @@ def score(
     bundle: BundleOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Score two sentences, or every row of a TSV with the columns sentence1 and sentence2."""
+    """Score two sentences, or every row of a TSV with the columns sentence1 and sentence2.
+
+    A file that has a column score or similarity keeps it: what is added is then called student_score and
+    student_similarity.
+    """
     from model.bundle import load_student
     from model.similarity import score_pairs
 
@@ -125,12 +133,20 @@ def _score_file(path: Path, output: Path, bundle: Path | None) -> None:
     with written(output, "w") as file, progress_bar() as bar:
         student = load_student(bundle or settings.bundle, settings.threads)
         task = bar.add_task("scoring", total=len(rows))
-        file.write("\t".join([*columns, "score", "similarity"]) + "\n")
+        file.write("\t".join([*columns, *_answer_columns(columns)]) + "\n")
+        left, right = (columns.index(name) for name in SENTENCES)
         for batch in batches(rows, TEXTS_PER_BATCH):
-            answer = score_pairs(student.encoder, student.head, [(row["sentence1"], row["sentence2"]) for row in batch])
+            answer = score_pairs(student.encoder, student.head, [(row[left], row[right]) for row in batch])
             for row, value, cosine in zip(batch, student.score(answer.logits), answer.similarities, strict=True):
-                file.write("\t".join([*row.values(), f"{value:.6f}", f"{cosine:.6f}"]) + "\n")
+                file.write("\t".join([*row, f"{value:.6f}", f"{cosine:.6f}"]) + "\n")
             bar.advance(task, len(batch))
+
+
+def _answer_columns(taken: Sequence[str]) -> list[str]:
+    """What score and similarity are called beside these columns: where either is taken, both are the student's."""
+    prefixes = chain(["", "student_"], (f"student_{number}_" for number in count(2)))
+    named = ([f"{prefix}score", f"{prefix}similarity"] for prefix in prefixes)
+    return next(names for names in named if not {*names} & {*taken})
 
 
 def encode(
@@ -166,15 +182,17 @@ def read_queries(path: Path) -> list[str]:
     return [_usable(line, f"{path}:{number}") for number, line in read_lines(path, "queries")]
 
 
-def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a TSV with sentence1 and sentence2; a quotation mark in it is an ordinary character."""
     try:
         header, *lines = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {error}") from error
     columns = header.rstrip("\r").split("\t")
-    if missing := sorted({"sentence1", "sentence2"} - set(columns)):
+    if missing := sorted({*SENTENCES} - set(columns)):
         raise BadInput(f"{path}: the header lacks {missing}")
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise BadInput(f"{path}: the header names {twice} more than once; give each column its own name")
     if not lines:
         raise BadInput(f"{path}: no pairs in it")
     rows = []
@@ -182,10 +200,9 @@ def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         values = line.rstrip("\r").split("\t")
         if len(values) != len(columns):
             raise BadInput(f"{path}:{number}: {len(values)} columns, the header has {len(columns)}")
-        row = dict(zip(columns, values, strict=True))
-        for name in ("sentence1", "sentence2"):
-            _usable(row[name], f"{path}:{number}: {name}")
-        rows.append(row)
+        for name in SENTENCES:
+            _usable(values[columns.index(name)], f"{path}:{number}: {name}")
+        rows.append(values)
     return columns, rows
 
 

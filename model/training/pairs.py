@@ -64,16 +64,21 @@ def pair_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     """Both sentences and the score, as written, of every row of a pair file: TSV without quoting, gzip or plain.
 
     Raises:
-        PairFileError: the file is missing or damaged, its header lacks a column, or a line has too few.
+        PairFileError: the file is missing or damaged, its header lacks a column or names one twice, or a line has too
+            few.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="\n") as file:
             csv.field_size_limit(2**31 - 1)
             reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            missing = {"sentence1", "sentence2", "score"} - set(reader.fieldnames or ())
-            if missing:
+            columns = list(reader.fieldnames or ())
+            if missing := {"sentence1", "sentence2", "score"} - {*columns}:
                 raise PairFileError(f"{path}: the header lacks {sorted(missing)}")
+            if twice := {name for name in columns if columns.count(name) > 1}:
+                raise PairFileError(
+                    f"{path}: the header names {sorted(twice)} more than once; give each column its own name"
+                )
             for row in reader:
                 values = row["sentence1"], row["sentence2"], row["score"]
                 if None in values:

@@ -67,6 +67,20 @@ def test_score_one_off_and_in_bulk(tmp_path: Path) -> None:
     assert f"score {alone['score']:.3f}" in dse("score", "listen", "stone")
 
 
+def test_a_score_that_a_file_of_pairs_has_stays_apart_from_the_students(tmp_path: Path) -> None:
+    pairs = write(tmp_path / "pairs.tsv", "sentence1\tsentence2\tscore\nlisten\tstone\t5\n")
+    once, twice, more = (tmp_path / f"{name}.tsv" for name in ("once", "twice", "more"))
+    for read, written in ((pairs, once), (once, twice), (twice, more)):
+        dse("score", read, "-o", written)
+    header, row = (line.split("\t") for line in more.read_text().splitlines())
+    assert header == [
+        "sentence1", "sentence2", "score", "student_score", "student_similarity",
+        "student_2_score", "student_2_similarity", "student_3_score", "student_3_similarity",
+    ]  # fmt: skip
+    assert row[:3] == ["listen", "stone", "5"]
+    assert row[3:5] == row[5:7] == row[7:]
+
+
 def test_encode_writes_rows_in_order(tmp_path: Path, student: Student) -> None:
     (tmp_path / "words.txt").write_text("\n".join(WORDS))
     dse("encode", tmp_path / "words.txt", "-o", tmp_path / "vectors.npy")
@@ -189,6 +203,7 @@ def write(path: Path, content: str) -> Path:
     [
         ("sentence1\tsentence2\n", "no pairs in it"),
         ("sentence1\tother\na\tb\n", r"the header lacks \['sentence2'\]"),
+        ("sentence1\tsentence2\tn\tn\na\tb\t1\t2\n", r"the header names \['n'\] more than once"),
         ("sentence1\tsentence2\na\n", "pairs.tsv:2: 1 columns, the header has 2"),
         ("sentence1\tsentence2\na\t \n", "pairs.tsv:2: sentence2 is empty"),
         ("sentence1\tsentence2\na\0\tb\n", "pairs.tsv:2: sentence1 holds a NUL character"),

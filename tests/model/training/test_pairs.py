@@ -95,6 +95,13 @@ def test_a_missing_file_or_column_is_named(tmp_path: Path) -> None:
         read_pairs(tmp_path, STS)
 
 
+def test_a_column_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/train.tsv").write_text("sentence1\tsentence2\tscore\tscore\na\tb\t1\t0.5\n")
+    with pytest.raises(PairFileError, match=r"set/train\.tsv: the header names \['score'\] more than once"):
+        read_pairs(tmp_path, STS)
+
+
 def test_held_out_sentences_are_found_under_another_spelling(tmp_path: Path) -> None:
     write(tmp_path, ["A man plays.\tX y\t1"], "dev.tsv")
     held_out = HeldOut.read(tmp_path, ["dev.tsv"])
