@@ -49,7 +49,8 @@ def read_pairs(root: Path, pair_set: PairSet) -> list[Pair]:
     of its file has those pairs whose left text falls into it, so that no left text is in two parts.
 
     Raises:
-        PairFileError: the file is missing, or a line lacks a column or holds a score the set does not map.
+        PairFileError: the file is missing, or a line lacks a column or holds a score the set does not map, or maps to
+            gold outside 0..1.
     """
     stem = pair_set.file.removesuffix(".gz").removesuffix(".tsv")
     pairs = [
@@ -103,9 +104,15 @@ def _target(pair_set: PairSet, score: str, number: int) -> float:
             return pair_set.labels[score]
         assert pair_set.range is not None  # PairSet has one of the four
         low, high = pair_set.range
-        return (float(score) - low) / (high - low)
+        gold = (float(score) - low) / (high - low)
     except (KeyError, ValueError) as error:
         raise PairFileError(f"{pair_set.file}, row {number}: score {score!r} is not mapped") from error
+    if not 0 <= gold <= 1:  # nan, too
+        raise PairFileError(
+            f"{pair_set.file}, row {number}: score {score!r} is not within {low:g} to {high:g}; mend the file, or the "
+            "range that is said of it"
+        )
+    return gold
 
 
 def silver_sources(silver: Path) -> list[str]:
@@ -225,7 +232,9 @@ class TrainingData:
             return read_pairs(self._root, self._recipe.sets[name])
         if self._silver is None:
             raise PairFileError("the recipe trains on silver pairs: make them with dse silver, and give --silver FILE")
-        return read_pairs(self._silver.parent, SILVER_PAIRS.model_copy(update={"file": self._silver.name}))
+        # The scores of silver pairs only chose them; cosines may be below 0.
+        silver = SILVER_PAIRS.model_copy(update={"file": self._silver.name, "range": None, "unlabelled": True})
+        return read_pairs(self._silver.parent, silver)
 
 
 def _passages(text: str, words: int) -> list[str]:

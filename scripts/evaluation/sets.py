@@ -89,15 +89,12 @@ class StsSet(_PairFile):
         """The set below ``root``.
 
         Raises:
-            TrainingFault: the file cannot be read.
-            BadInput: its scores are outside the range, or all the same.
+            TrainingFault: the file cannot be read, or a score is outside the range.
+            BadInput: its scores are all the same.
         """
         found = self._pairs(root, name, "sts", self.range)
-        if len(set(found.gold)) < 2 or not ((found.gold >= 0) & (found.gold <= 1)).all():
-            low, high = self.range
-            raise BadInput(
-                f"{root / self.file}: agreement needs scores of {low:g} to {high:g} that are not all the same"
-            )
+        if len(set(found.gold)) < 2:
+            raise BadInput(f"{root / self.file}: agreement needs scores that are not all the same")
         return found
 
 
@@ -108,8 +105,8 @@ class LabelledSet(_PairFile):
         """The set below ``root``.
 
         Raises:
-            TrainingFault: the file cannot be read.
-            BadInput: it holds other scores than 0 and 1, or only one of them.
+            TrainingFault: the file cannot be read, or a score is outside 0 to 1.
+            BadInput: it holds scores between 0 and 1, or only one of these.
         """
         found = self._pairs(root, name, "classification", (0.0, 1.0))
         if set(found.gold) != {0.0, 1.0}:

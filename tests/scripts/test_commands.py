@@ -305,11 +305,21 @@ def test_evaluating_what_is_no_service_says_so(tmp_path: Path, url: str) -> None
         dse("evaluate", pairs, "--url", url)
 
 
-@pytest.mark.parametrize("scores", [["1"], ["1", "1"], ["nan", "1"], ["1", "99"]])
-def test_evaluating_on_gold_that_cannot_be_agreed_with_is_refused(tmp_path: Path, scores: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (["1"], "scores that are not all the same"),
+        (["1", "1"], "scores that are not all the same"),
+        (["nan", "1"], "pairs.tsv, row 1: score 'nan' is not within 0 to 5"),
+        (["1", "99"], "pairs.tsv, row 2: score '99' is not within 0 to 5"),
+    ],
+)
+def test_evaluating_on_gold_that_cannot_be_agreed_with_is_refused(
+    tmp_path: Path, scores: list[str], message: str
+) -> None:
     rows = "".join(f"a\tb\t{score}\n" for score in scores)
     pairs = write(tmp_path / "pairs.tsv", f"sentence1\tsentence2\tscore\n{rows}")
-    with pytest.raises(BadInput, match="scores of 0 to 5 that are not all the same"):
+    with pytest.raises(REFUSALS, match=message):
         dse("evaluate", pairs, "--url", "http://127.0.0.1:9")
 
 

@@ -77,6 +77,9 @@ def test_gzip_reads_the_same(tmp_path: Path) -> None:
     [
         (["a\tb\thigh"], STS, r"row 1: score 'high' is not mapped"),
         (["a\tb\tneutral", "a\tb\t-"], NLI, r"row 2: score '-' is not mapped"),
+        (["a\tb\t5", "a\tb\t5.01"], STS, r"set/train\.tsv, row 2: score '5.01' is not within 0 to 5"),
+        (["a\tb\t-1"], STS, r"row 1: score '-1' is not within 0 to 5"),
+        (["a\tb\tnan"], STS, r"row 1: score 'nan' is not within 0 to 5"),
         (["a\tb"], STS, r"train\.tsv:2: fewer columns"),
     ],
 )
@@ -84,6 +87,17 @@ def test_a_bad_row_is_named(tmp_path: Path, lines: list[str], pair_set: PairSet,
     write(tmp_path, lines)
     with pytest.raises(PairFileError, match=message):
         read_pairs(tmp_path, pair_set)
+
+
+def test_silver_pairs_have_no_gold_though_their_file_has_cosines(tmp_path: Path) -> None:
+    for split in ("dev", "test"):
+        write(tmp_path, ["c\td\t1"], f"{split}.tsv")
+    write(tmp_path, ["a\tb\t-0.25"], "silver.tsv")
+    dev, test = (STS.model_copy(update={"file": f"{split}.tsv"}) for split in ("dev", "test"))
+    data = TrainingData(tmp_path, DataRecipe(sets={}, dev=dev, test=test), tmp_path / "silver.tsv")
+    (pair,) = data.pairs(SILVER)
+    assert (pair.id, pair.left, pair.right) == ("silver:1", "a", "b")
+    assert math.isnan(pair.gold)
 
 
 def test_a_missing_file_or_column_is_named(tmp_path: Path) -> None:
