@@ -147,7 +147,8 @@ def depth(
     training_data = TrainingData(data, base.data)
     mixed_kinds = known(["hedgehog"] if mixed is None else mixed, KINDS[1:])
     wanted = study.students(known(attention, KINDS), known(style, STYLES), layers or LAYERS, mixed_kinds)
-    cells = [student.cell(number, network.init) for number in seed or SEEDS for student in wanted]
+    digests = study.digests(network, base.data, data)
+    cells = [student.cell(number, network.init, digests) for number in seed or SEEDS for student in wanted]
     whole = study.parent_layers(network, init)
     with progress_bar() as bar:
         stages = stages_on(bar)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.faults import TrainingFault
+from model.manifest import digests_of
 from model.training.data_recipe import SILVER, SILVER_PAIRS, DataRecipe, PairSet
 from model.training.network_recipe import Stage
 
@@ -235,6 +236,22 @@ class TrainingData:
         # The scores of silver pairs only chose them; cosines may be below 0.
         silver = SILVER_PAIRS.model_copy(update={"file": self._silver.name, "range": None, "unlabelled": True})
         return read_pairs(self._silver.parent, silver)
+
+
+def data_digest(root: Path, recipe: DataRecipe, names: Iterable[str]) -> str:
+    """One digest of the files below ``root`` that, by the recipe, decide what sets and texts of these names hold.
+
+    The splits to judge by are among them, silver pairs are not.
+
+    Raises:
+        PairFileError: a file is missing.
+    """
+    used = {recipe.texts_of(name).file for name in names if name != SILVER}
+    try:
+        digests = digests_of(root, used | {recipe.dev.file, recipe.test.file, *recipe.held_out})
+    except OSError as error:
+        raise PairFileError(f"{error.filename}: {error.strerror}") from error
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 def _passages(text: str, words: int) -> list[str]:

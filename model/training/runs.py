@@ -58,11 +58,12 @@ def train_network(
         origin: the weights that ``keep_initial`` averages in and ``imitation`` looks to; ``init`` if left out.
 
     Raises:
-        TrainingFault: the folder holds another run: of another recipe, on other material, or from other weights.
+        TrainingFault: the folder holds another run: of another recipe, on other material, from other weights, or drawn
+            to others.
     """
     origin = origin or init
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, recipe, init, stages)
+    _claim(folder, recipe, init, stages, origin)
     if (folder / "network.json").exists():
         return load_network(folder)[0]
     torch.manual_seed(recipe.seed)
@@ -163,7 +164,9 @@ def keep_initial(network: Network, recipe: NetworkRecipe, origin: Path | str) ->
             tensor.lerp_(initial[name], recipe.keep_initial)
 
 
-def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequence[Material]) -> None:
+def _claim(
+    folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequence[Material], origin: Path | str
+) -> None:
     """Write what decides the run into its folder, or see that the same is there."""
     seen = hashlib.sha256()
     for stage in stages:
@@ -177,6 +180,10 @@ def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequen
         "init": weights_digest(init),
         "material": seen.hexdigest(),
     }
+    if recipe.keep_initial:
+        claim["origin"] = weights_digest(origin)
+    if any(stage.imitation for stage in recipe.stages):
+        claim["guide"] = weights_digest(recipe.guide or origin)
     path = folder / CLAIM
     if not path.exists():
         partial = folder / f"{CLAIM}.partial"
@@ -185,7 +192,8 @@ def _claim(folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequen
         return
     found = json.loads(path.read_text("utf-8"))
     found["recipe"] = _as_read_today(found.get("recipe"))
-    if other := sorted(name for name in claim if found.get(name) != claim[name]):
+    told = claim.keys() & {"recipe", "init", "material", *found}  # the others runs have told only of late
+    if other := sorted(name for name in told if found.get(name) != claim[name]):
         raise TrainingFault(
             f"{folder} holds another run (its {' and '.join(other)} differ); name another --output, or remove it"
         )

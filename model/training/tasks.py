@@ -21,7 +21,7 @@ from model.training.material import materials, pairs_to_train, stage_examples
 from model.training.neighbours import write_neighbours
 from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import Network
-from model.training.pairs import Pair, TrainingData
+from model.training.pairs import Pair, TrainingData, data_digest
 from model.training.quality import Correlation, accuracy, decisions, expected_gold, f1
 from model.training.recipes import TASK_RESULT, ShallowRecipe, TaskRecipe
 from model.training.runs import network_digest, train_network, weights_digest
@@ -32,7 +32,8 @@ from model.training.trainer import Progress
 def run_task(recipe: TaskRecipe, root: Path, init: str | None, folder: Path, progress: Progress) -> dict[str, Any]:
     """Train a task's teacher, have it label the student's pairs, train the student, and judge both on dev and test.
 
-    Every network is a run of its own below ``folder``, taken up where it stopped; a finished task is only read.
+    Every network is a run of its own below ``folder``, taken up where it stopped; a finished task is only read. One
+    whose files changed is gone through again: what was learnt on other pairs is refused, the rest is judged anew.
 
     Args:
         recipe: the task.
@@ -47,7 +48,11 @@ def run_task(recipe: TaskRecipe, root: Path, init: str | None, folder: Path, pro
     Raises:
         TrainingFault: the folder holds runs of another recipe, on other pairs, or from other weights.
     """
-    claim = {"recipe": recipe.model_dump(mode="json"), "init": weights_digest(init or recipe.teacher.init)}
+    claim = {
+        "recipe": recipe.model_dump(mode="json"),
+        "init": weights_digest(init or recipe.teacher.init),
+        "data": data_digest(root, recipe.data, _names(recipe)),
+    }
     path = folder / TASK_RESULT
     if path.exists():
         result: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -152,6 +157,13 @@ class _Task:
         seconds = seconds_of_a_pass({"shallow": network, "teacher": teacher}, self._data.dev)
         layers = {"shallow": _layers(network), "teacher": _layers(teacher)}
         return self._facts(network, recipe.network) | {"seconds": seconds, "layers": layers}
+
+
+def _names(recipe: TaskRecipe) -> set[str]:
+    """What the networks of a task learn from, by the names that the recipe's data gives it."""
+    stages = [stage for network in recipe.networks for stage in network.stages]
+    neighbours = () if recipe.neighbours is None else recipe.neighbours.sets
+    return {*(name for stage in stages for name in (*stage.sets, *stage.texts)), *neighbours}
 
 
 def _layers(network: Network) -> int:

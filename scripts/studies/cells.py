@@ -20,10 +20,14 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study: its folder's name, and all that decides what is found."""
+    """One run of a study: its folder's name, and all that decides what is found.
+
+    A folder that was begun before cells told the facts named in ``of_late`` lacks them, and is taken up all the same.
+    """
 
     name: str
     facts: Mapping[str, Any]
+    of_late: tuple[str, ...] = ()
 
 
 def run_cells(
@@ -76,7 +80,8 @@ def _claim(path: Path, cell: Cell) -> None:
 
 
 def _check(path: Path, held: Any, cell: Cell) -> None:
-    if held != json.loads(json.dumps(dict(cell.facts))):
+    facts = json.loads(json.dumps(dict(cell.facts)))
+    if held != {name: fact for name, fact in facts.items() if name in held or name not in cell.of_late}:
         raise BadInput(f"{path} is of another study ({held}, not {dict(cell.facts)}); name another --output")
 
 

@@ -1,5 +1,6 @@
 """How does the depth of a student bear on its quality, for each kind of attention and each way to imitate?"""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from model.training.attention_recipe import LEARNED, AttentionKind, TopLayers, named
+from model.training.data_recipe import DataRecipe
 from model.training.imitation_recipe import ImitationRecipe
 from model.training.losses import uniform_layer_map
 from model.training.material import materials
 from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import BiEncoder, make_network, weights_of
-from model.training.pairs import Pair, TrainingData
+from model.training.pairs import Pair, TrainingData, data_digest
 from model.training.quality import Correlation
 from model.training.runs import train_network
 from scripts.evaluation.bootstrap import Estimate, Samples
@@ -51,15 +53,22 @@ class Student:
         mixed = "" if self.top == self.layers else f"-top{self.top}"
         return f"{self.style}-{self.attention}-{self.layers}{mixed}"
 
-    def cell(self, seed: int, weights: str) -> Cell:
-        """The student trained with a seed."""
+    def cell(self, seed: int, weights: str, digests: Mapping[str, str]) -> Cell:
+        """The student trained with a seed; ``digests`` of :func:`digests`."""
         facts = {"style": self.style, "attention": self.attention, "layers": self.layers, "top": self.top}
-        return Cell(f"{self.name}-seed{seed}", facts | {"seed": seed, "weights": weights})
+        return Cell(f"{self.name}-seed{seed}", {**facts, "seed": seed, "weights": weights, **digests}, tuple(digests))
 
     @classmethod
     def of(cls, cell: Cell) -> Self:
         """What a cell trains."""
         return cls(*(cell.facts[fact] for fact in ("style", "attention", "layers", "top")))
+
+
+def digests(network: NetworkRecipe, data: DataRecipe, root: Path) -> dict[str, str]:
+    """What all cells have in common: the recipe, and files below ``root`` that they learn from and are judged by."""
+    said = "".join(part.model_dump_json(exclude_defaults=True) for part in (network, data))
+    names = {name for stage in network.stages for name in (*stage.sets, *stage.texts)}
+    return {"recipe": hashlib.sha256(said.encode()).hexdigest()[:16], "data": data_digest(root, data, names)[:16]}
 
 
 def students(

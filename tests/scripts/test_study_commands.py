@@ -116,6 +116,35 @@ def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
     assert (tmp_path / "page.md").read_text() + "\n" == page
     again = dse("study", "depth", *options)  # everything is only read
     assert again == page
+    for path in (tmp_path / "study").glob("*/result.json"):  # as studies of before left them
+        held = json.loads(path.read_text())
+        path.write_text(
+            json.dumps(held | {"cell": {n: f for n, f in held["cell"].items() if n not in ("recipe", "data")}})
+        )
+        path.with_name("cell.json").unlink()
+    assert dse("study", "depth", *options) == page
+
+
+@pytest.mark.parametrize("changed", ["recipe", "data"])
+def test_a_cell_of_depth_tells_what_it_is_trained_by_and_judged_on(tmp_path: Path, changed: str) -> None:
+    pytest.importorskip("torch")
+    from scripts.studies.depth import Student, digests
+    from tests.model.training import tiny_training
+
+    pairs = tiny_training.write_pairs(tmp_path)
+    recipe = tiny_training.student_recipe(head={"kind": "cosine"})
+    student = Student("dse", "softmax", 1, 1)
+    told = digests(recipe.network, recipe.data, pairs)
+    run_cells([student.cell(1, "weights", told)], tmp_path / "study", lambda *_: {}, None, lambda *_: None)
+    network = recipe.network
+    if changed == "recipe":
+        network = network.model_copy(update={"distillation": 0.25})
+    else:
+        with (pairs / "test.tsv").open("a") as file:
+            file.write("one\tmore\t1\n")
+    other = student.cell(1, "weights", digests(network, recipe.data, pairs))
+    with pytest.raises(BadInput, match="of another study"):
+        run_cells([other], tmp_path / "study", lambda *_: {}, None, lambda *_: None)
 
 
 def test_what_was_begun_as_another_cell_is_not_gone_on_with(tmp_path: Path) -> None:

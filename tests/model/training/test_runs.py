@@ -193,6 +193,31 @@ def test_a_folder_is_taken_up_by_its_own_run_only(tmp_path: Path, pretrained: Pa
         )
 
 
+@pytest.mark.parametrize("difference", ["origin", "guide"])
+def test_a_run_is_not_taken_up_with_other_weights_to_be_drawn_to(
+    tmp_path: Path, pretrained: Path, with_texts: TrainingData, difference: str
+) -> None:
+    origin = shutil.copytree(pretrained, tmp_path / "origin")
+    imitation = {"stages": [text_stage(imitation={"weights": {"hidden": 1.0}}, epochs=1)], "guide": str(origin)}
+    facts = {"keep_initial": 0.5} if difference == "origin" else imitation
+    what = NetworkRecipe.model_validate(network("bi-encoder") | facts)
+    material = materials(what, with_texts, None, pretrained, tmp_path / "run", lambda *_: None)
+
+    def go() -> None:
+        train_network(what, pretrained, material, tmp_path / "run", lambda *_: None, origin)
+
+    go()
+    go()
+    claim = json.loads((tmp_path / "run/run.json").read_text())
+    with (origin / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(TrainingFault, match=rf"holds another run \(its {difference} differ\)"):
+        go()
+    del claim[difference]  # a run begun before it was told
+    (tmp_path / "run/run.json").write_text(json.dumps(claim))
+    go()
+
+
 def test_a_run_begun_before_recipes_learned_a_word_is_taken_up(tmp_path: Path, pretrained: Path) -> None:
     recipe = NetworkRecipe.model_validate(network("bi-encoder", stage={"epochs": 1}))
     train_network(recipe, pretrained, [Material(examples())], tmp_path / "run", lambda *_: None)

@@ -1,6 +1,7 @@
 """A task from its recipe to its figures, in miniature."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_a_task_with_classes_is_learnt_and_judged(tmp_path: Path, classes: Path,
     parts.clear()
     assert run_task(recipe, classes, str(pretrained), tmp_path, lambda *told: parts.append(told[0])) == found
     assert parts == []  # a finished task is only read
+
+    written = json.loads((tmp_path / "result.json").read_text())
+    del written["claim"]["data"]  # as it was before tasks told it
+    (tmp_path / "result.json").write_text(json.dumps(written))
+    assert run_task(recipe, classes, str(pretrained), tmp_path, quiet) == found
+    other = shutil.copytree(classes, tmp_path / "other")
+    lines = (other / "classes/test.tsv").read_text().splitlines()
+    (other / "classes/test.tsv").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+    assert run_task(recipe, other, str(pretrained), tmp_path, quiet)["rows"] == {"dev": 60, "test": 60}
+    lines = (other / "classes/train.tsv").read_text().splitlines()
+    (other / "classes/train.tsv").write_text("\n".join(lines[:31]) + "\n")
+    with pytest.raises(TrainingFault, match=r"teacher holds another run \(its material differ\)"):
+        run_task(recipe, other, str(pretrained), tmp_path, quiet)
 
 
 def test_a_stopped_task_goes_on_where_it_was(tmp_path: Path, classes: Path, pretrained: Path) -> None:
