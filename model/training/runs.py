@@ -77,6 +77,7 @@ def train_network(
         if (finished / "network.json").exists():
             network = load_network(finished)[0]
             continue
+        _draw_from(recipe, f"stage {number}")  # what a stage draws is the same though an earlier one was only read
         imitation = _imitation(network, recipe, stage, material, origin, progress)
         train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress, imitation)
         if number + 1 == recipe.body_stages:
@@ -122,12 +123,19 @@ def _imitation(
     return Imitation(stage.imitation, network.body, guide.body, vocabulary, head)
 
 
+def _draw_from(recipe: NetworkRecipe, part: str) -> None:
+    """Seed torch for one part of a run."""
+    seed = hashlib.sha256(f"{recipe.seed}/{part}".encode()).digest()[:8]
+    torch.manual_seed(int.from_bytes(seed))
+
+
 def _merge(network: BiEncoder, body: BranchedBert, recipe: NetworkRecipe, stages: Sequence[Material]) -> None:
     """Merge a trained branch with its body, over what it was trained on; a head for what came out starts anew."""
     texts = _texts_of(stages)
     texts = texts[:: -(-len(texts) // MERGED_OVER)]
     batches = plan_batches([len(text) for text in texts], CHARACTERS_PER_BATCH)
     body.merge([network.inputs([texts[row] for row in batch]) for batch in batches])
+    _draw_from(recipe, "merged head")
     network.head = head_of(recipe.head, network.dims)
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch.nn import functional
 
 from model.faults import TrainingFault
+from model.training import trainer
 from model.training.branch import BRANCH as COPIES
 from model.training.branch import BranchedBert
 from model.training.card import network_card
@@ -17,7 +18,7 @@ from model.training.graphs import to_onnx
 from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, load_network, make_network, save_network
 from model.training.runs import train_network
-from model.training.trainer import Material
+from model.training.trainer import Learner, Material
 from tests.model.training.test_card import MANIFEST, SIGNAL
 from tests.model.training.test_runs import examples
 from tests.model.training.tiny_training import bert, network, some_texts, student_recipe
@@ -168,6 +169,28 @@ def test_initial_weights_are_averaged_into_all_but_the_branch(tmp_path: Path, pr
         torch.testing.assert_close(found[name], value.lerp(ours[name], 0.75) if value.is_floating_point() else value)
     for name, value in bert(seed=1).encoder.layer[-1].state_dict().items():
         torch.testing.assert_close(found[f"{COPIES}0.{name}"], value)
+
+
+def test_a_merged_branchs_head_starts_alike_though_nothing_was_left_to_train(
+    tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    material = [Material(examples())] * len(STAGES)
+    whole = train_network(recipe(), pretrained, material, tmp_path / "whole", lambda *_: None)
+
+    def killed(learner: Learner, optimiser: torch.optim.AdamW, done: int, path: Path) -> None:
+        save(learner, optimiser, done, path)
+        if done == 2:  # of two steps
+            raise KeyboardInterrupt
+
+    save = trainer._save
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_network(recipe(), pretrained, material, tmp_path / "run", lambda *_: None)
+    monkeypatch.setattr(trainer, "_save", save)
+    again = train_network(recipe(), pretrained, material, tmp_path / "run", lambda *_: None)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
 
 
 def test_what_is_not_trained_drops_nothing_out(pretrained: Path) -> None:

@@ -39,6 +39,7 @@ from tests.model.training.tiny_training import (
     DATA,
     LEAK,
     WORDS,
+    bert,
     network,
     student_recipe,
     teacher_recipe,
@@ -421,6 +422,29 @@ def test_a_recipe_may_ask_for_imitation_and_is_resumable(
     stopped = run("stopped", 0)
     initial = load_file(pretrained / "model.safetensors")
     assert any(not torch.equal(tensor, initial.get(name, tensor)) for name, tensor in whole.items())
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_later_stage_that_projects_to_its_guides_width_is_resumable(
+    tmp_path: Path, pretrained: Path, with_texts: TrainingData
+) -> None:
+    wide = shutil.copytree(pretrained, tmp_path / "wide")
+    bert(dims=48).save_pretrained(wide)
+    stages = [text_stage(imitation={"weights": {"hidden": 1.0}}, name=name, epochs=1) for name in ("first", "second")]
+    what = NetworkRecipe.model_validate(network("bi-encoder", guide=str(wide)) | {"stages": stages})
+    material = materials(what, with_texts, None, pretrained, tmp_path / "guide", lambda *_: None)
+
+    def run(name: str, stop_in: str) -> dict[str, torch.Tensor]:
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage == stop_in:
+                raise KeyboardInterrupt
+
+        train_network(what, pretrained, material, tmp_path / name, progress)
+        return load_file(tmp_path / name / "model.safetensors")
+
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", "second")
+    whole, stopped = run("whole", ""), run("stopped", "")
     assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
 
 
