@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +51,10 @@ class TeacherLogits:
             LogitsError: it is missing, or a line of it is not what ``label`` writes.
         """
         try:
-            header, rows, _ = _read(path)
+            signal, rows, _ = _read(path)
         except OSError as error:
             raise LogitsError(f"{path}: {error.strerror}; run dse teacher label") from error
-        return cls(path, Signal.from_json(header["signal"]), rows)
+        return cls(path, signal, rows)
 
     def of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
         """(pairs,) the logit of each pair, or (pairs, outputs), whatever the order they come in.
@@ -93,10 +93,8 @@ def label(
     header = {"format": FORMAT, "signal": teacher.signal.as_json()}
     if path.exists():
         found, rows, intact = _read(path)
-        if Signal.from_json(found["signal"]) != teacher.signal:
-            raise LogitsError(
-                f"{path} was written by {found['signal']['name']} with other members; label into a new file"
-            )
+        if found != teacher.signal:
+            raise LogitsError(f"{path} was written by {found.name} with other members; label into a new file")
         with path.open("r+b") as file:
             file.truncate(intact)
     else:
@@ -120,9 +118,9 @@ def label(
     return labelled
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, _Row], int]:
-    """Header, rows by pair id, and how many bytes are whole lines."""
-    header: dict[str, Any] | None = None
+def _read(path: Path) -> tuple[Signal, dict[str, _Row], int]:
+    """The signal of the first line, rows by pair id, and how many bytes are whole lines."""
+    signal: Signal | None = None
     rows: dict[str, _Row] = {}
     intact = 0
     with path.open("rb") as file:
@@ -131,15 +129,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, _Row], int]:
                 break
             try:
                 entry = json.loads(line)
-                if header is None:
+                if signal is None:
                     if entry["format"] != FORMAT:
                         raise LogitsError(f"{path} is of format {entry['format']}, not {FORMAT}; label into a new file")
-                    header = {"format": entry["format"], "signal": entry["signal"]}
+                    signal = Signal.from_json(entry["signal"])
                 else:
                     rows[entry["pair"]] = _Row(entry["digest"], entry["logit"])
             except (ValueError, KeyError, TypeError) as error:
                 raise LogitsError(f"{path}:{number}: not a line of a logits file ({error})") from error
             intact += len(line)
-    if header is None:
+    if signal is None:
         raise LogitsError(f"{path}: empty; remove it and run dse teacher label")
-    return header, rows, intact
+    return signal, rows, intact

@@ -104,12 +104,20 @@ def test_another_teachers_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("", "empty"), ("{}\n", "logits.jsonl:1: not a line"), ("x\n", ":1: not")]
+    ("content", "message"),
+    [
+        ("", "empty"),
+        ("{}\n", "logits.jsonl:1: not a line"),
+        ("x\n", ":1: not"),
+        ('{"format": 1, "signal": {"name": "x"}}\n', "logits.jsonl:1: not a line"),
+    ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "logits.jsonl").write_text(content)
     with pytest.raises(LogitsError, match=message):
         TeacherLogits.load(tmp_path / "logits.jsonl")
+    with pytest.raises(LogitsError, match=message):
+        label(Lengths(), PAIRS, tmp_path / "logits.jsonl")
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:

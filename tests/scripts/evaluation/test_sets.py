@@ -115,9 +115,11 @@ def test_a_broken_collection_is_named_with_its_line(tmp_path: Path, file: str, c
 def test_a_damaged_gzip_is_refused(tmp_path: Path) -> None:
     write_sets(tmp_path)
     corpus = tmp_path / "letters/corpus.jsonl.gz"
-    corpus.write_bytes(corpus.read_bytes()[:-12])
-    with pytest.raises(BadInput, match=r"corpus\.jsonl\.gz: "):
-        RetrievalSet(folder="letters").read(tmp_path, "letters/test")
+    whole = corpus.read_bytes()
+    for damaged in (whole[:-12], whole[:10] + b"\xff" * 20 + whole[30:]):
+        corpus.write_bytes(damaged)
+        with pytest.raises(BadInput, match=r"corpus\.jsonl\.gz: "):
+            RetrievalSet(folder="letters").read(tmp_path, "letters/test")
 
 
 def test_labels_are_0_and_1_and_both_of_them(tmp_path: Path) -> None:
