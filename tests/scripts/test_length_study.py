@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from tests.scripts.test_task_commands import dse
 
 pytest.importorskip("torch")
 
+from model.training.networks import BiEncoder
 from model.training.pairs import TrainingData
 from model.training.recipes import DistillationRecipe, read_recipe
-from scripts.studies.length import price
+from scripts.studies.length import judge, price
 from scripts.studies.length.context import Context
 from scripts.studies.length.ground import Ground
-from scripts.studies.length.plan import Plan, Sizes
-from scripts.studies.length.run import converged, run_student
+from scripts.studies.length.plan import Control, Plan, Sizes
+from scripts.studies.length.run import converged, run_control, run_student
 from tests.model.training import tiny_training
 
 SENTENCES = [f"{one} {two} {three}." for one in "ab" for two in ("stone", "x") for three in ("y z", "q", "river w")]
@@ -180,6 +182,33 @@ def test_a_student_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> 
     assert found[0]["curve"] == found[1]["curve"]
     assert len(found[0]["curve"]) == 3
     assert found[0]["test"]["pearson"] == found[1]["test"]["pearson"]
+
+
+@pytest.mark.parametrize(("control", "most"), [("truncated", 64), ("pieces", 120)])
+def test_what_reading_costs_is_told_of_the_tokens_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: Control, most: int
+) -> None:
+    """The parent has 64 positions; computing alone is timed, not what is made of the cosines."""
+    write_study(tmp_path)
+    plan, ground = study_of(tmp_path)
+    seconds = [0.0]
+
+    def taking(more: float, work: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any) -> Any:
+            seconds[0] += more
+            return work(*given)
+
+        return timed
+
+    reads: tuple[Any, str] = (judge, "whole_embeddings") if control == "pieces" else (BiEncoder, "embed_tokens")
+    for (owner, name), more in ((reads, 6.0), ((judge, "draw"), 100.0)):
+        monkeypatch.setattr(owner, name, taking(more, getattr(owner, name)))
+    monkeypatch.setattr(judge.time, "process_time", lambda: seconds[0])
+    found = run_control(plan, plan.control(control, 120), ground, tmp_path)["test"]
+    texts = {text for pair in ground.judged("test", 120) for text in (pair.left, pair.right)}
+    lengths = ground.lengths([*texts])
+    assert max(lengths) > 64
+    assert found["microseconds_per_token"] == round(6e6 / sum(min(length, most) for length in lengths), 1)
 
 
 def test_every_split_has_a_context_of_its_own_and_a_pair_another_each_time(tmp_path: Path) -> None:

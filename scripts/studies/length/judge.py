@@ -17,7 +17,7 @@ from scripts.evaluation.metrics import Floats, average_precision, mean, pearson,
 from scripts.evaluation.retrieval import MOST_HITS, figures, nearest, themselves
 from scripts.evaluation.sets import Collection, GoldPairs
 from scripts.studies.cells import Found
-from scripts.studies.length.ground import Ground, LongSet
+from scripts.studies.length.ground import LongSet
 from scripts.studies.length.plan import READ_AT_ONCE, Plan
 from scripts.studies.memory import beside, forget_peak, peak_mib
 
@@ -33,18 +33,21 @@ def reader_of(student: BiEncoder) -> Encode:
     return lambda texts: student.embed_tokens(student.tokenizer.tokenize(texts))
 
 
-def control_reader(control: str, plan: Plan, ground: Ground) -> Encode:
-    """What a control reads: the start of a text, the mean of its pieces, or its words."""
+def control_reader(control: str, plan: Plan) -> tuple[Encode, int | None]:
+    """What a control reads: the start of a text, the mean of its pieces, or its words; and the tokens it reads at most.
+
+    None: it reads texts whole.
+    """
     if control == "static":
         assert plan.static is not None  # else there is no such cell
-        return load_student(plan.static, threads=1).encoder.encode_whole
+        return load_student(plan.static, threads=1).encoder.encode_whole, None
     parent = make_network(plan.network.as_initial.model_copy(update={"max_tokens": 8}), plan.init).eval()
     assert isinstance(parent, BiEncoder)  # the plan's recipe is of one
     at_once = min(READ_AT_ONCE, parent.body.config.max_position_embeddings)
     parent.tokenizer = SentenceTokenizer.load(tokenizer_files(plan.init)[0], at_once)
     if control == "truncated":
-        return reader_of(parent)
-    return lambda texts: whole_embeddings(parent.tokenizer, parent.embed_tokens, texts)
+        return reader_of(parent), at_once
+    return (lambda texts: whole_embeddings(parent.tokenizer, parent.embed_tokens, texts)), None
 
 
 def cosines(encode: Encode, pairs: Sequence[tuple[str, str]]) -> Floats:
@@ -57,19 +60,34 @@ def cosines(encode: Encode, pairs: Sequence[tuple[str, str]]) -> Floats:
 
 def in_context(encode: Encode, pairs: Sequence[Pair]) -> tuple[dict[str, float | None], Floats]:
     """Pearson and Spearman with gold, in points, and the (pairs,) cosines."""
-    answers = cosines(encode, [(pair.left, pair.right) for pair in pairs])
+    answers = cosines(encode, _sides(pairs))
+    return _agreement(answers, pairs), answers
+
+
+def _sides(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+    return [(pair.left, pair.right) for pair in pairs]
+
+
+def _agreement(answers: Floats, pairs: Sequence[Pair]) -> dict[str, float | None]:
     gold = np.array([pair.gold for pair in pairs])
     drawn = draw({"pearson": pearson(answers, gold), "spearman": spearman(answers, gold)}, len(gold))
-    return {name: Estimate.of(samples).value for name, samples in drawn.items()}, answers
+    return {name: Estimate.of(samples).value for name, samples in drawn.items()}
 
 
 def reading(encode: Encode, pairs: Sequence[Pair], tokens: int) -> tuple[Found, Floats]:
-    """What :func:`in_context` tells, and what it took to read the pairs: of computing, a token, and of memory."""
+    """What :func:`in_context` tells, and what it took to read the pairs: of computing, a token, and of memory.
+
+    Args:
+        encode: the reader.
+        pairs: in context.
+        tokens: that it reads of them, all together.
+    """
     forget_peak()
     before, began = peak_mib(), time.process_time()
-    found, answers = in_context(encode, pairs)
+    answers = cosines(encode, _sides(pairs))
     taken = time.process_time() - began
-    return found | {"microseconds_per_token": round(1e6 * taken / tokens, 1), "mib": beside(before)}, answers
+    cost = {"microseconds_per_token": round(1e6 * taken / tokens, 1), "mib": beside(before)}
+    return _agreement(answers, pairs) | cost, answers
 
 
 def on_long_sets(encode: Encode, sets: Sequence[LongSet]) -> Found:

@@ -100,7 +100,7 @@ def run_student(plan: Plan, cell: Cell, ground: Ground, folder: Path, shared: Pa
         save_network(student, recipe, plan.start(attention), folder / TRAINED)
     assert isinstance(student, BiEncoder)  # what was saved is what was made
     course_told = json.loads(path.read_text("utf-8"))
-    judged = _judged(cell, ground, reader_of(student), folder)
+    judged = _judged(cell, ground, reader_of(student), tokens, folder)
     trained = steps * tokens * (2 * plan.stage.batch + plan.stage.text_batch)
     curve = [{"step": int(step)} | figures for step, figures in course_told["curve"].items()]
     return {
@@ -116,17 +116,17 @@ def run_student(plan: Plan, cell: Cell, ground: Ground, folder: Path, shared: Pa
 
 def run_control(plan: Plan, cell: Cell, ground: Ground, folder: Path) -> Found:
     """Judge a control: on pairs in context, or on the sets of long texts."""
-    encode = control_reader(cell.facts["what"], plan, ground)
+    encode, most = control_reader(cell.facts["what"], plan)
     if cell.facts["tokens"] is None:
         return {"long": on_long_sets(encode, ground.long_sets)}
-    return {"test": _judged(cell, ground, encode, folder)}
+    return {"test": _judged(cell, ground, encode, most, folder)}
 
 
-def _judged(cell: Cell, ground: Ground, encode: Encode, folder: Path) -> Found:
-    """What is found of the test pairs in context; the cosines are kept."""
+def _judged(cell: Cell, ground: Ground, encode: Encode, most: int | None, folder: Path) -> Found:
+    """What is found of the test pairs in context by a reader of ``most`` tokens a text; the cosines are kept."""
     pairs = ground.judged("test", cell.facts["tokens"])
-    lengths = ground.lengths([text for pair in pairs for text in (pair.left, pair.right)])
-    found, answers = reading(encode, pairs, sum(lengths))
+    lengths = ground.lengths([*{text for pair in pairs for text in (pair.left, pair.right)}])
+    found, answers = reading(encode, pairs, sum(min(length, most or length) for length in lengths))
     keep(folder, {"test": answers, "test_gold": np.array([pair.gold for pair in pairs])})
     return found
 
