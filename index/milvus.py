@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pymilvus import MilvusClient
+from pymilvus import MilvusClient, MilvusException
 
 from index.contract import Status
 from index.documents import Document
@@ -50,7 +50,7 @@ from index.milvus_rows import (
     kind_of,
     row_of,
 )
-from index.milvus_server import OPTIONS, Server
+from index.milvus_server import OPTIONS, Server, is_missing
 from index.milvus_terms import expression
 from index.nearest import Tuning
 
@@ -284,23 +284,29 @@ class MilvusIndex:
             self._count, self._counted = count(self._server, self._live.collection), time.monotonic()
 
     def _back(self, client: MilvusClient) -> None:
-        """A server that was started again may have forgotten what it is asked for."""
-        client.load_collection(self._live.collection, **OPTIONS)
+        """Another generation may be live by now, and a server that was started again has forgotten what it served."""
+        self._take_up(live_at(self._server))
+        try:
+            client.load_collection(self._live.collection, **OPTIONS)
+        except MilvusException as error:
+            if not is_missing(error):  # one that was dropped is no outage; what is live is looked for next
+                raise
 
     def _take_up(self, live: Live) -> None:
+        """Serve a generation; after an error it has not been seen, and is tried again."""
         with self._opening:
-            self._seen = live
             if live.collection == self._live.collection:
-                self.stays_because = None
+                self._seen, self.stays_because = live, None
                 return
             try:
                 if self._encoder is not None:
                     live.manifest.check_encoder(self.address, self._encoder)
             except IndexFault as fault:
-                self.stays_because = str(fault)
+                self._seen, self.stays_because = live, str(fault)
                 return
             load(self._server, live.collection)
-            self._live, self.stays_because = live, None
+            self._live = self._seen = live
+            self.stays_because = None
 
     def _written(self) -> Live:
         """The generation to write to, which is the live one, and may be written to."""

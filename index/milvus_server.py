@@ -66,7 +66,7 @@ class Server:
         return self._away
 
     def call(self, what: str, operation: Callable[[MilvusClient], T], repeat: bool = True) -> T:
-        """Ask the server.
+        """Ask the server. While it is away only the thread that looks after it does; all others are refused.
 
         Args:
             what: is done, for messages.
@@ -77,7 +77,7 @@ class Server:
             AwayFault: the server is not there, or takes too long.
             IndexFault: it refused; the message says why.
         """
-        if self._away is not None:
+        if self._away is not None and threading.current_thread() is not self._watcher:
             raise AwayFault(self._away)
         started = time.monotonic()
         for attempt in range(1, ATTEMPTS + 1):
@@ -120,6 +120,7 @@ class Server:
         self.close()
 
     def _run(self, look: Callable[[MilvusClient], None], back: Callable[[MilvusClient], None]) -> None:
+        said: str | None = None  # the same is not said again four times a second
         while not self._closed.wait(SECONDS_BETWEEN_LOOKS):
             try:
                 self._client.get_server_version(**OPTIONS)
@@ -127,12 +128,15 @@ class Server:
                     back(self._client)
                 self._close()
                 look(self._client)
+                said = None
             except (grpc.RpcError, MilvusException) as error:
                 self._late += 1
                 if _code(error) != grpc.StatusCode.DEADLINE_EXCEEDED or self._late >= LATE_LOOKS:
                     self._open("does not answer" if _code(error) in _SILENT else _reason(error))
             except IndexFault as fault:
-                log.warning("%s", fault)
+                if str(fault) != said:
+                    log.warning("%s", fault)
+                said = str(fault)
             except Exception:  # whatever it is, the server is looked after
                 log.exception("looking after Milvus")
 

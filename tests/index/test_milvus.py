@@ -1,6 +1,7 @@
 """What is Milvus's own: how rows are kept, how generations change places, and what is done when it does not answer."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +319,61 @@ def test_a_breaker_opens_after_slow_calls_and_closes_when_it_is_looked_after(ind
 def test_who_is_not_let_in_is_told_which_setting_it_is(server: Server) -> None:
     with pytest.raises(IndexFault, match=r"lets nobody in with this token .*DSE_MILVUS_TOKEN"):
         server.call("asking", failing(1, Refused(grpc.StatusCode.UNAUTHENTICATED))[1])
+
+
+def until(done: Callable[[], bool]) -> None:
+    gives_up = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < gives_up, "it never is"
+        time.sleep(0.02)
+
+
+def test_a_generation_that_could_not_be_loaded_at_first_is_taken_up_later(
+    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load, failed = milvus_module.load, list[str]()
+
+    def fails_at_first(server: Server, collection: str) -> None:
+        if len(failed) < 2:
+            failed.append(collection)
+            raise IndexFault("no memory for it")
+        load(server, collection)
+
+    monkeypatch.setattr(milvus_module, "load", fails_at_first)
+    build(index.address, WORDS | {"d": "notes"}, tmp_path)
+    until(lambda: index.view().name == "000002")
+    assert found(index, "abcd") == WORDS | {"d": "notes"}
+    assert caplog.text.count("no memory for it") == 1
+
+
+def gone(**options: object) -> str:
+    raise Refused(grpc.StatusCode.UNAVAILABLE)
+
+
+def test_after_an_outage_it_serves_what_is_live_by_then(
+    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was served before is gone: only the generation before the live one is kept."""
+    with monkeypatch.context() as outage:
+        outage.setattr(index._server._client, "get_server_version", gone)
+        until(lambda: index.away is not None)
+        for texts in (WORDS, WORDS | {"d": "notes"}):
+            build(index.address, texts, tmp_path)
+        with pytest.raises(AwayFault):
+            index.view().get("a")
+    until(lambda: index.away is None)
+    assert index.view().name == "000003"
+    assert found(index, "abcd") == WORDS | {"d": "notes"}
+
+
+def test_after_an_outage_it_is_not_away_because_another_encoders_generations_are_live(
+    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as outage:
+        outage.setattr(index._server._client, "get_server_version", gone)
+        until(lambda: index.away is not None)
+        for _ in range(2):
+            rebuild(index.address, tmp_path)
+    until(lambda: index.away is None)
+    assert index.stays_because is not None
+    assert "was built with encoder other" in index.stays_because
