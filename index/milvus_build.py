@@ -70,31 +70,32 @@ def build(
     def publish(put: Callable[[Path], None], measured: dict[str, Any]) -> GenerationManifest:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
-        put(home)
-        return publish_folder(server, home, encoder, recipe, search.aim, measured, watcher.finishing)
+        try:
+            put(home)
+            return publish_folder(server, home, encoder, recipe, search.aim, measured, watcher.finishing)
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
 
-    try:
-        return build_folder(
-            documents,
-            encode,
-            dims,
-            encoder,
-            work,
-            recipe,
-            search=search,
-            resume=resume,
-            rejects=rejects,
-            share_read=share_read,
-            watcher=watcher,
-            encode_batches=encode_batches,
-            workers=workers,
-            publish=publish,
-        )
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-        for empty in (work / GENERATIONS, work):
-            with suppress(OSError):
-                empty.rmdir()
+    manifest = build_folder(
+        documents,
+        encode,
+        dims,
+        encoder,
+        work,
+        recipe,
+        search=search,
+        resume=resume,
+        rejects=rejects,
+        share_read=share_read,
+        watcher=watcher,
+        encode_batches=encode_batches,
+        workers=workers,
+        publish=publish,
+    )
+    for empty in (work / GENERATIONS, work):  # left by a former run that this one went on from
+        with suppress(OSError):
+            empty.rmdir()
+    return manifest
 
 
 def rebuild(

@@ -13,10 +13,11 @@ import grpc
 from pymilvus import MilvusException
 
 import index.milvus as milvus_module
+import index.milvus_build as milvus_build
 import index.milvus_publish as milvus_publish
 from index.documents import Document
 from index.location import MilvusAddress, read_location
-from index.manifest import AwayFault, BusyFault, EncoderIdentity, IndexFault, RecipeFault
+from index.manifest import AwayFault, BusyFault, EncoderIdentity, GenerationManifest, IndexFault, RecipeFault
 from index.milvus import MilvusIndex
 from index.milvus_collections import collection_at, live_at, scan
 from index.milvus_rows import DIGEST, KEY, TEXT, VECTOR, key_of, kind_of, row_of
@@ -176,6 +177,25 @@ def test_the_generation_before_is_kept_and_older_ones_are_not(
     assert collection_at(server) in listed
     assert kept[2] in listed
     assert not {kept[0], kept[1]} & listed
+    assert not list(tmp_path.glob("work*"))
+
+
+def test_a_second_build_that_is_refused_takes_nothing_from_the_first(
+    address: MilvusAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = milvus_build.publish_folder
+
+    def with_a_second(server: Server, home: Path, *arguments) -> GenerationManifest:
+        staged = sorted(home.iterdir())
+        with pytest.raises(BusyFault, match=r"another build into .* is under way"):
+            build(address, WORDS, tmp_path)
+        assert sorted(home.iterdir()) == staged != []
+        return publish(server, home, *arguments)
+
+    monkeypatch.setattr(milvus_build, "publish_folder", with_a_second)
+    build(address, WORDS | {"d": "notes"}, tmp_path)
+    with MilvusIndex.open(address, ENCODER, ACCESS) as index:
+        assert found(index, "abcd") == WORDS | {"d": "notes"}
     assert not list(tmp_path.glob("work*"))
 
 
