@@ -3,6 +3,7 @@
 Loaded, indexed, tuned, proven, and then made live by switching the alias.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from pymilvus import MilvusClient, MilvusException
 from index.build import Encode
 from index.documents import Document, Documents
 from index.generations import DOCUMENTS_FILE, EMBEDDINGS_FILE
-from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault
+from index.manifest import AwayFault, BusyFault, EncoderIdentity, GenerationManifest, IndexFault
 from index.milvus_collections import (
     ROWS_PER_LOOK,
     ROWS_PER_WRITE,
@@ -62,7 +63,10 @@ ROUNDS = 3
 SEALED_SECONDS = 60.0
 """Within which the last changes are taken in, while writers wait; if whoever does it dies, they go on after that."""
 
-SPARE_SECONDS = 10.0  # of those, left when the alias is switched: clocks differ
+SPARE_SECONDS = 10.0  # of those, not counted on: clocks differ
+
+SWITCHES = 3
+"""How often Milvus is asked to switch the alias. Each time writers wait anew, for longer than it may take to answer."""
 
 Floats = NDArray[np.float32]
 
@@ -270,22 +274,55 @@ def _switched(server: Server, live: str | None, collection: str, follows: Follow
     if live is None:
         server.call("publishing", lambda client: client.create_alias(collection, name, **OPTIONS), repeat=False)
         return
-    until = time.time() + SEALED_SECONDS
-    if follows is not None:
-        set_property(server, live, SEALED_PROPERTY, str(until))
-    try:
-        if follows is not None:
-            follows.catch_up(collection)
-            if time.time() > until - SPARE_SECONDS:
-                raise BusyFault(
-                    f"{server.address}: taking in the last changes took too long; do it when less is written"
-                )
+    if follows is None:
         server.call("publishing", lambda client: client.alter_alias(collection, name, **OPTIONS))
+        return
+    try:
+        sealed = _sealed(server, live)
+        follows.catch_up(collection)
+        for _ in range(SWITCHES):
+            sealed = _sealed(server, live, sealed)
+            if _is_switched(server, collection, sealed):
+                return
+        raise AwayFault(
+            f"{server.address}: Milvus has not switched the alias in time; see what is live (dse index info) and do it "
+            "again"
+        )
     except BaseException:
-        if follows is not None:
-            with suppress(IndexFault):
+        with suppress(IndexFault):
+            if collection_at(server) != collection:
+                _drop(server, collection)  # before writers go on: a switch that is still on its way comes to nothing
                 set_property(server, live, SEALED_PROPERTY, "0")
         raise
+
+
+def _sealed(server: Server, collection: str, before: float = math.inf) -> float:
+    """Have the writers of a collection wait, or go on waiting if they do until ``before``; until when they surely do.
+
+    Raises:
+        BusyFault: it took so long that they may have written meanwhile.
+    """
+    until = time.time() + SEALED_SECONDS
+    set_property(server, collection, SEALED_PROPERTY, str(until))
+    until -= SPARE_SECONDS
+    if time.time() > min(before, until):
+        raise BusyFault(f"{server.address}: taking in the last changes took too long; do it when less is written")
+    return until
+
+
+def _is_switched(server: Server, collection: str, sealed: float) -> bool:
+    """Try to make a collection the live one while writers wait; whatever became of that, is it?"""
+    # Where nothing is reached pymilvus tries again until the time is over, each time with as much of it.
+    seconds = (sealed - time.time()) / 2
+    try:
+        server.call(
+            "publishing",
+            lambda client: client.alter_alias(collection, server.address.name, timeout=seconds, **OPTIONS),
+            repeat=False,
+        )
+    except AwayFault:  # it may have been done, or will be
+        return collection_at(server) == collection
+    return True
 
 
 def _loaded(

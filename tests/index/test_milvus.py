@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 pytest.importorskip("pymilvus", reason="needs pymilvus: pip install '.[scale]'")
 
 import grpc
-from pymilvus import MilvusException
+from pymilvus import MilvusClient, MilvusException
 
 import index.milvus as milvus_module
 import index.milvus_build as milvus_build
+import index.milvus_collections as milvus_collections
 import index.milvus_publish as milvus_publish
 from index.documents import Document
 from index.location import MilvusAddress, read_location
@@ -21,7 +23,7 @@ from index.manifest import AwayFault, BusyFault, EncoderIdentity, GenerationMani
 from index.milvus import MilvusIndex
 from index.milvus_collections import collection_at, live_at, scan
 from index.milvus_rows import DIGEST, KEY, TEXT, VECTOR, key_of, kind_of, row_of
-from index.milvus_server import ATTEMPTS, OPTIONS, SLOW_IN_A_ROW, Server
+from index.milvus_server import ATTEMPTS, LONG_SECONDS, OPTIONS, SLOW_IN_A_ROW, Server
 from index.places import build_at, copy_between, rebuild_at, verify_at
 from index.sources import SourcedDocument
 from tests.index.lettered import ENCODER, build_letters, document, embed
@@ -264,6 +266,82 @@ def test_a_rebuild_that_fails_lets_writers_go_on(
     assert found(index, "abcde") == WORDS | {"d": "notes", "e": "google"}
     listed = server.call("listing", lambda client: client.list_collections(**OPTIONS))
     assert [name for name in listed if name.startswith(f"{index.address.name}_")] == [before]
+
+
+class SlowSwitch:
+    """A Milvus that switches an alias so many seconds after it was asked to, and a clock that waiting for it moves.
+
+    Whoever gives up before is told that the time is over, and the switch is still to come. Just before it comes,
+    somebody tries to write.
+    """
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self, writer: MilvusIndex, seconds: float) -> None:
+        self.acknowledged = self.came = False
+        self._writer, self._seconds, self._alter = writer, seconds, MilvusClient.alter_alias
+        self._now = time.time()
+        self._asked: list[tuple[MilvusClient, str, str]] = []
+
+    def time(self) -> float:
+        return self._now
+
+    def alter_alias(self, client: MilvusClient, collection: str, alias: str, timeout=LONG_SECONDS, **options) -> None:
+        self._asked.append((client, collection, alias))
+        self.wait(timeout)
+        if not self.came:
+            raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def wait(self, seconds: float) -> None:
+        waited = min(seconds, self._seconds)
+        self._now += waited
+        self._seconds -= waited
+        if not self._seconds and not self.came:
+            self.came = True
+            with suppress(BusyFault):
+                self.acknowledged = upsert(self._writer, {"d": "notes"}) == ["created"]
+            with suppress(MilvusException):  # what it was to name is gone
+                self._alter(*self._asked[0], **OPTIONS)
+
+
+@pytest.mark.parametrize(("seconds", "published"), [(1, True), (40, True), (70, True), (700, False)])
+def test_a_slow_switch_of_the_alias_loses_no_write(
+    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, published: bool
+) -> None:
+    slow = SlowSwitch(index, seconds)
+    monkeypatch.setattr(
+        MilvusClient, "alter_alias", lambda *arguments, **options: slow.alter_alias(*arguments, **options)
+    )
+    monkeypatch.setattr(milvus_publish, "time", slow)
+    monkeypatch.setattr(milvus_collections, "time", slow)
+    if published:
+        rebuild(index.address, tmp_path)
+    else:
+        with pytest.raises(AwayFault, match="has not switched the alias in time"):
+            rebuild(index.address, tmp_path)
+        slow.wait(seconds)
+    assert (slow.came, slow.acknowledged) == (True, not published)
+    with MilvusIndex.open(index.address, None, ACCESS, writable=True) as after:
+        assert after.view().manifest.encoder == (OTHER if published else ENCODER)
+        assert found(after, "abcd") == WORDS | ({"d": "notes"} if slow.acknowledged else {})
+        assert upsert(after, {"e": "google"}) == ["created"]
+
+
+def test_a_switch_whose_answer_is_lost_is_a_switch(
+    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alter, asked = MilvusClient.alter_alias, list[str]()
+
+    def unanswered(client: MilvusClient, collection: str, alias: str, **options) -> None:
+        asked.append(collection)
+        alter(client, collection, alias, **options)
+        raise Refused(grpc.StatusCode.UNAVAILABLE)
+
+    monkeypatch.setattr(MilvusClient, "alter_alias", unanswered)
+    rebuild(index.address, tmp_path)
+    with MilvusIndex.open(index.address, OTHER, ACCESS) as after:
+        assert found(after, "abc") == WORDS
+    assert len(asked) == 1
 
 
 def test_a_folder_that_is_outgrown_is_loaded_and_nothing_is_embedded(
