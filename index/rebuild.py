@@ -30,8 +30,8 @@ def rebuild(
 ) -> View:
     """Embed every document again and publish the next generation; its recipe is kept.
 
-    What is changed meanwhile is embedded as well, before the new generation takes the place of the old; only while
-    the last of it is, writers wait.
+    What is changed meanwhile is embedded as well, in a few rounds, each of which folds all documents anew. If anything
+    is changed during the last of them there is one more, for which writers wait: as long as a compaction takes.
 
     Args:
         folder: the index.
@@ -58,6 +58,7 @@ def rebuild(
                 folded = view.through
 
         def settle(home: Path) -> None:
+            # Not left to the log, with new vectors: log and generation are two files, and a kill between would lose it.
             fold_newest(home)
             vectors.path.unlink()
 
