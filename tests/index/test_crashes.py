@@ -313,8 +313,11 @@ def test_killed_again_and_again(nursery: Nursery, tmp_path: Path, tally: Tally) 
                     check_search(live.view(), state, "abcdef", 5)
                 assert contents(searcher.view()) == state
     with open_live(folder) as live:
+        # A write that was killed while it was synced shows at the latest when nobody else has the log open, or never.
+        found = contents(live.view())
+        assert found in (state, after(state, begun))
         upsert(live, {"keep": "listen"})
-        assert contents(live.compact()) == state | {"keep": "listen"}
+        assert contents(live.compact()) == found | {"keep": "listen"}
     assert not list(folder.glob("generations/*.partial"))
 
 
