@@ -44,7 +44,7 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(envvar="DSE_DATA", help="Folder that the sets are below.")] = None,
     only: Annotated[Names, typer.Option(help="A set (stsb/dev, stsb) or a kind of set (retrieval); repeats.")] = None,
     sets: Annotated[Path | None, typer.Option(help="A list of sets.", show_default="evaluation.toml")] = None,
-    kind: Annotated[Kind, typer.Option(help="What the one file or folder is.")] = "sts",
+    kind: Annotated[Kind | None, typer.Option(help="What the one file or folder is.", show_default="sts")] = None,
     with_results: Annotated[Path | None, typer.Option(help="An --output of before: its models take part.")] = None,
     guard: Annotated[str | None, typer.Option(help="A model that no other may fall behind; exit code 1 if so.")] = None,
     margin: Annotated[float, typer.Option(min=0, help="Points that the guard lets pass.")] = 1.0,
@@ -82,6 +82,8 @@ def evaluate(
     with _place(plot) as for_plot, _place(page) as for_page:
         with _place(output) as for_results:
             models = _opened(openers, earlier)
+            if prefixes and not any(model.prefixes for model in models):
+                raise BadInput("--prefixes: no --bundle here allows its embeddings to be cut; leave it out")
             results = _measured(chosen, models, earlier, guard, margin, speed or plot is not None)
             if for_results:
                 for_results.write(results.dumped())
@@ -129,14 +131,18 @@ class _Chosen:
     guarded: bool
 
 
-def _chosen(one: Path | None, kind: Kind, data: Path | None, only: list[str], listed: Path | None) -> _Chosen:
+def _chosen(one: Path | None, kind: Kind | None, data: Path | None, only: list[str], listed: Path | None) -> _Chosen:
     from scripts.evaluation.sets import REGISTRY, GoldPairs, Registry, RetrievalSet, check_present, one_set
 
     if one is not None:
         if only or listed:
             raise BadInput("--only and --sets are for the listed sets; leave them out, or the file")
-        read = one_set(one, kind)
+        read = one_set(one, kind or "sts")
         return _Chosen([read], read if isinstance(read, GoldPairs) else None, read.facts.guarded)
+    if kind:
+        raise BadInput(
+            f"--kind {kind}: it says what the one file is; give that, or choose listed sets with --only {kind}"
+        )
     if data is None:
         raise BadInput("give one file of pairs, or --data (DSE_DATA): the folder that the listed sets are below")
     sets = Registry.read(listed or REGISTRY).chosen(only)

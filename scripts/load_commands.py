@@ -61,6 +61,10 @@ def http(
 ) -> None:
     """Requests a second, latency, and what an answer costs the service, beside a peer or this process in turns."""
     counts = clients or [1, 8, 32]
+    if in_process and set(kind or ["search"]) != {"search"}:
+        raise BadInput("--in-process compares searches alone: leave out --kind, or --in-process")
+    if not in_process:
+        _refuse_what_a_service_decides(url, index, bundle, threads)
     wanted = ["search"] if in_process else kind
     with _asking("http", url, index, bundle, wire, wanted, texts, data, threads) as asking:
         from scripts.benchmarks.load import Served, measure
@@ -70,6 +74,7 @@ def http(
         targets: list[Target] = [Served("dse", asking.address, asking.requests)]
         if in_process:
             targets.append(_within(asking))
+            asking.on["threads in process"] = asking.settings.threads
         if peer_url:
             targets.append(Served(peer_url, peer_url, asking.requests))
         paces = measure(targets, list(asking.requests), counts, rounds, seconds, asking.stage)
@@ -96,6 +101,7 @@ def overload(
     output: OutputOption = None,
 ) -> None:
     """Ask more than can be answered: what is refused, how long the others wait, and how soon all is as before."""
+    _refuse_what_a_service_decides(url, index, bundle, threads)
     with _asking("overload", url, index, bundle, "native", [kind], texts, data, threads) as asking:
         from scripts.benchmarks.load import overload
 
@@ -128,6 +134,7 @@ def soak(
     output: OutputOption = None,
 ) -> None:
     """Ask everything in turn for long: how does memory grow after the first minute?"""
+    _refuse_what_a_service_decides(url, index, bundle, threads)
     with _asking("soak", url, index, bundle, "native", None, texts, data, threads) as asking:
         from scripts.benchmarks.load import soak
 
@@ -142,6 +149,13 @@ def soak(
     ]
     print_table([f"{clients} clients", f"{minutes:g} minutes"], rows)
     save(output, asking.on | {"results": found.report()})
+
+
+def _refuse_what_a_service_decides(url: str | None, *decided: object) -> None:
+    if url is not None and any(given is not None for given in decided):
+        raise BadInput(
+            f"--index, --bundle and --threads are for a service that is started: leave them out, or --url {url}"
+        )
 
 
 @contextmanager
@@ -171,7 +185,7 @@ def _asking(
     if "search" in (wanted or known) and not (url or settings.index):
         raise BadInput("--kind search: give --index DIR, or the --url of a service that has one")
     requests = workloads(asked, wire, wanted or known)
-    on = run_facts(benchmark, settings.threads)
+    on = run_facts(benchmark, None if url else settings.threads)
     on |= {
         "texts": len(asked),
         "source": source,

@@ -81,8 +81,11 @@ def conditions(benchmark: str, view: View, bundle: str, threads: int, queries: i
     )
 
 
-def run_facts(benchmark: str, threads: int) -> dict[str, Any]:
-    """What a benchmark without an index says beside its figures; the load tells whether the machine was quiet."""
+def run_facts(benchmark: str, threads: int | None) -> dict[str, Any]:
+    """What a benchmark without an index says beside its figures; the load tells whether the machine was quiet.
+
+    ``threads`` are None where a service was measured that somebody else started.
+    """
     return {
         "benchmark": benchmark,
         "command": shlex.join(["dse", *sys.argv[1:]]),

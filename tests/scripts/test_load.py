@@ -271,13 +271,13 @@ def service(
 
 @pytest.mark.parametrize("wire", ["native", "infinity", "tei"])
 def test_every_kind_of_request_is_answered_on_every_wire(
-    tmp_path: Path, asked: Path, service: tuple[str, Path], student_bundle: Path, wire: str
+    tmp_path: Path, asked: Path, service: tuple[str, Path], wire: str
 ) -> None:
     address, _ = service
     output = tmp_path / "http.json"
     peer = ["--peer-url", address] if wire == "tei" else []
-    run("http", "--url", address, "--bundle", student_bundle, "--wire", wire, "--texts", asked, "--clients", 2,
-        "--rounds", 1, "--seconds", 0.1, "--threads", 1, "-o", output, *peer)  # fmt: skip
+    run("http", "--url", address, "--wire", wire, "--texts", asked, "--clients", 2,
+        "--rounds", 1, "--seconds", 0.1, "-o", output, *peer)  # fmt: skip
     found = json.loads(output.read_text())
     paces = {(pace["target"], pace["kind"]): pace for pace in found["results"]}
     names = ["dse", address] if wire == "tei" else ["dse"]
@@ -288,6 +288,7 @@ def test_every_kind_of_request_is_answered_on_every_wire(
         assert pace["server_cpu"] >= 0
     assert found["client alone, a second"] > 0
     assert (found["wire"], found["service"], found["benchmark"]) == (wire, address, "http")
+    assert found["threads"] is None  # nobody here knows how many the service has
 
 
 def test_a_service_is_started_and_searched_beside_this_process(
@@ -298,7 +299,9 @@ def test_a_service_is_started_and_searched_beside_this_process(
         "http", "--index", words_index, "--bundle", student_bundle, "--in-process", "--texts", asked, "--clients", 2,
         "--rounds", 1, "--seconds", 0.1, "--threads", 1, "-o", output,
     )  # fmt: skip
-    service, within = json.loads(output.read_text())["results"]
+    found = json.loads(output.read_text())
+    assert found["threads"] == found["threads in process"] == 1
+    service, within = found["results"]
     assert [(each["target"], each["kind"]) for each in (service, within)] == [
         ("dse", "search"),
         ("in process", "search"),
@@ -358,6 +361,12 @@ def test_the_claim_is_measured(
     assert [way["name"] for way in found["results"]["ways"]] == [claim.INDEX, claim.HEAD, claim.TEACHER]
 
 
+@pytest.mark.parametrize("option", [("--threads", 1), ("--index", "words")])
+def test_what_a_running_service_has_decided_cannot_be_asked_for(asked: Path, option: tuple[str, object]) -> None:
+    with pytest.raises(BadInput, match="--index, --bundle and --threads are for a service that is started"):
+        run("soak", "--url", "http://127.0.0.1:9", "--texts", asked, *option)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -365,6 +374,10 @@ def test_the_claim_is_measured(
         (["http", "--kind", "poem"], "--kind poem: on this wire there are"),
         (["http", "--url", "http://127.0.0.1:9", "--in-process"], "there is nothing to search: give --index"),
         (["overload", "--kind", "search"], "--kind search: give --index DIR"),
+        (["http", "--kind", "pair", "--in-process"], "--in-process compares searches alone: leave out --kind"),
+        (["http", "--url", "http://127.0.0.1:9"], "for a service that is started: leave them out, or --url http://127"),
+        (["overload", "--url", "http://127.0.0.1:9"], "for a service that is started"),
+        (["soak", "--url", "http://127.0.0.1:9"], "for a service that is started"),
     ],
 )
 def test_what_the_caller_can_mend_is_said(

@@ -133,6 +133,9 @@ def test_two_models_of_one_name_are_told_apart(home: Path, student_bundle: Path,
         (["--bundle", "STUDENT"], r"give one file of pairs, or --data \(DSE_DATA\)"),
         (["LISTED", "--bundle", "STUDENT", "--only", "nothing"], "--only nothing: there is no such set"),
         (["FILE", "--bundle", "STUDENT", "--only", "words"], "--only and --sets are for the listed sets"),
+        (["LISTED", "--bundle", "STUDENT", "--kind", "sts"], "--kind sts: it says what the one file is"),
+        (["LISTED", "--bundle", "STUDENT", "--prefixes"], "--prefixes: no --bundle here allows its embeddings to be"),
+        (["LISTED", "--teacher", "TEACHER", "--prefixes"], "--prefixes: no --bundle here allows its embeddings to be"),
         (["LISTED", "--bundle", "STUDENT", "--guard", "nobody"], r"there is no such model \(there are tiny-student\)"),
         (["LISTED", "--bundle", "STUDENT", "--guard", "tiny-student"], "it needs another model"),
         (["LISTED", "--bundle", "STUDENT", "--guard", "tiny-student", "--only", "words"], "it needs a guarded set"),
@@ -144,9 +147,10 @@ def test_two_models_of_one_name_are_told_apart(home: Path, student_bundle: Path,
     ],
 )
 def test_what_cannot_be_measured_is_said_in_a_line(
-    home: Path, student_bundle: Path, arguments: list[str], message: str
+    home: Path, student_bundle: Path, teacher_bundle: Path, arguments: list[str], message: str
 ) -> None:
     places = {"HOME": [home], "STUDENT": [student_bundle], "LISTED": listed(home), "FILE": [home / "words/test.tsv.gz"]}
+    places["TEACHER"] = [teacher_bundle]
     with pytest.raises(REFUSALS, match=message):
         dse(*(part for argument in arguments for part in places.get(argument, [argument])))
 
