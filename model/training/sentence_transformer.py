@@ -19,6 +19,7 @@ from model.tokens import SentenceTokenizer, plan_batches
 
 TOKENS_PER_BATCH = 4096
 MOST_TOKENS = 512
+TOKENIZER = "tokenizer.json"
 LEGACY_MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
 
@@ -27,12 +28,11 @@ Step = Callable[[Tensor], Tensor]
 
 
 class SentenceTransformer:
-    """A pretrained sentence encoder in fp32: texts in, unit embeddings out."""
+    """A pretrained sentence encoder in fp32: texts in, unit embeddings out. ``home`` holds its body and tokenizer."""
 
-    def __init__(
-        self, body: PreTrainedModel, tokenizer: SentenceTokenizer, pooling: str, after: Sequence[Step]
-    ) -> None:
-        self._body, self._tokenizer, self._pooling, self._after = body, tokenizer, pooling, after
+    def __init__(self, home: Path, pooling: str, after: Sequence[Step]) -> None:
+        self._body, self._tokenizer, self._pooling, self._after = _body(home), own_tokenizer(home), pooling, after
+        self.tokenizer_file = home / TOKENIZER
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -46,14 +46,14 @@ class SentenceTransformer:
         """
         try:
             if not (folder / "modules.json").exists():
-                return cls(_body(folder), own_tokenizer(folder), "mean", [])
+                return cls(folder, "mean", [])
             modules = _json(folder / "modules.json")
             kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
             if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Dense", "Normalize"}:
                 raise ValueError(f"it lists {', '.join(kinds)}; read are Transformer, Pooling, Dense, Normalize")
             home, pooling, *rest = (folder / module["path"] for module in modules)
             after = [_dense(path) if kind == "Dense" else _unit for kind, path in zip(kinds[2:], rest, strict=True)]
-            return cls(_body(home), own_tokenizer(home), _pooling(pooling), after)
+            return cls(home, _pooling(pooling), after)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise TrainingFault(f"{folder} is not a sentence-transformers folder that can be read: {error}") from error
 
@@ -99,7 +99,7 @@ def own_tokenizer(folder: Path) -> SentenceTokenizer:
         raise ValueError("do_lower_case is set, which is not read; let the tokenizer do it")
     limits = [tokenizer.get("model_max_length"), body.get("max_position_embeddings"), MOST_TOKENS]
     most = own.get("max_seq_length") or min(limit for limit in limits if limit)
-    return SentenceTokenizer.load(folder / "tokenizer.json", int(most))
+    return SentenceTokenizer.load(folder / TOKENIZER, int(most))
 
 
 def _pooling(folder: Path) -> str:

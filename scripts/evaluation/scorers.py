@@ -1,5 +1,7 @@
 """Who is measured? A bundle, a sentence-transformers folder, a teacher, a teacher signal: each as one value."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from model.bundle import TOKENIZER, BundleManifest, load_student, load_teacher
 from model.encoder import shortened
 from model.head import CosineHead, Head
-from model.manifest import sha256_of
+from model.manifest import digests_of
 from model.similarity import score_pairs
 from scripts.console import read_settings
 
@@ -101,16 +103,18 @@ def of_folder(folder: Path) -> Model:
     from model.training.sentence_transformer import SentenceTransformer
 
     encoder = SentenceTransformer.load(folder)
-    weights = sorted(folder.rglob("*.safetensors"))
+    weights = [path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")]
+    digest = hashlib.sha256(json.dumps(digests_of(folder, weights)).encode()).hexdigest()
+    megabytes = _megabytes([*(folder / name for name in weights), encoder.tokenizer_file])
 
     def score(rows: Rows) -> Scores:
         return {"similarity": CosineHead().logits(*_embedded(encoder.encode, rows))}
 
     return Model(
-        ModelFacts(folder.absolute().name, "folder", _megabytes([*weights, folder / TOKENIZER]), sha256_of(weights[0])),
+        ModelFacts(folder.absolute().name, "folder", megabytes, digest),
         score,
         encode=encoder.encode,
-        tokenizer=folder / TOKENIZER,
+        tokenizer=encoder.tokenizer_file,
     )
 
 

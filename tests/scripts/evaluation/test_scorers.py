@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,33 @@ def test_a_folder_answers_its_cosines(tmp_path: Path) -> None:
     assert model.encode is not None
     left, right = (model.encode([row[side] for row in ROWS]) for side in (0, 1))
     np.testing.assert_allclose(model.score(ROWS)["similarity"], (left * right).sum(axis=1), atol=1e-5)
+
+
+def test_a_folder_is_told_by_all_its_weights_wherever_its_body_is(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from safetensors.numpy import load_file, save_file
+
+    from tests.model.training.test_sentence_transformer import MEAN, write_dense, write_modules
+    from tests.model.training.tiny_training import write_pretrained
+
+    folder = tmp_path / "folder"
+    body = write_pretrained(folder / "0_Transformer")
+    write_modules(folder, MEAN, "Dense")
+    write_dense(folder / "2_Dense")
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(listed))
+    before = of_folder(folder)
+    files = (body / "model.safetensors", folder / "2_Dense/model.safetensors", body / TOKENIZER)
+    assert before.facts.megabytes == round(sum(file.stat().st_size for file in files) / 1e6, 1)
+    assert before.tokenizer == body / TOKENIZER
+    digests = {before.facts.digest}
+    for weights in files[:2]:
+        changed = load_file(weights)
+        first = sorted(changed)[0]
+        save_file(changed | {first: changed[first] + 1}, weights, {"format": "pt"})
+        digests.add(of_folder(folder).facts.digest)
+    assert len(digests) == 3
 
 
 def test_another_name_is_the_same_model(student_bundle: Path) -> None:
