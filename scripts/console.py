@@ -99,19 +99,43 @@ def written(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
     Raises:
         BadInput: the place cannot be written to. Said at once, before any work is done.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "Is a directory", str(path))
-        file = partial.open(mode, encoding=None if mode == "wb" else "utf-8", newline=None if mode == "wb" else "\n")
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror}") from error
+    partial = _partial(path)
+    file = _begun(path, mode)
     try:
         with file:
             yield file
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Make the folder of a file that is to be written, and see that it can be; what is there stays.
+
+    Raises:
+        BadInput: the place cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from error
+    _begun(path, "w").close()
+    _partial(path).unlink()
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _begun(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "Is a directory", str(path))
+        return _partial(path).open(
+            mode, encoding=None if mode == "wb" else "utf-8", newline=None if mode == "wb" else "\n"
+        )
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from error
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from scripts.console import BadInput, print_json, print_table, progress_bar, read_settings
+from scripts.console import BadInput, check_place, print_json, print_table, progress_bar, read_settings
 from scripts.options import DataOption, JsonOption
 from scripts.study_length_command import length
 from scripts.study_options import (
@@ -56,6 +56,8 @@ def cost(
 ) -> None:
     """Time one pass over a text of so many tokens, in onnxruntime, fp32: each kind of attention in every layer."""
     needs_torch()
+    if page:
+        check_place(page)
     import onnx
 
     from model.training.attention_recipe import PositionRecipe
@@ -136,6 +138,8 @@ def depth(
 ) -> None:
     """Train students of every depth, attention and style on the same budget, and judge them on STS-B."""
     needs_torch()
+    if page:
+        check_place(page)
     from model.training.pairs import TrainingData
     from model.training.recipes import DistillationRecipe, read_recipe
     from scripts.studies import depth as study

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.console import progress_bar
+from scripts.console import check_place, progress_bar
 from scripts.options import DataOption
 from scripts.study_options import (
     KINDS,
@@ -59,6 +59,8 @@ def length(
 ) -> None:
     """Train students on ever longer texts, as many tokens each; judge them on pairs in context and on long texts."""
     needs_torch()
+    if page:
+        check_place(page)
     from model.training.pairs import TrainingData
     from model.training.recipes import DistillationRecipe, read_recipe
     from scripts.evaluation.sets import Registry, check_present

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.console import BadInput
+from scripts.console import BadInput, check_place
 from scripts.studies.cells import RESULT, Cell, run_cells
 from scripts.studies.cost import cells, summary, table
 from tests.scripts.test_task_commands import dse
@@ -60,14 +60,31 @@ def test_costs_are_measured_from_weights_to_table(tmp_path: Path) -> None:
 
     init = write_pretrained(tmp_path / "bert")
     options = ["--init", init, "-o", tmp_path / "study", "--tokens", "8", "--attention", "relu", "--seconds", "0"]
-    options += ["--threads", "1", "--page", tmp_path / "cost.md"]
+    options += ["--threads", "1", "--page", tmp_path / "docs" / "cost.md"]
     report = json.loads(dse("study", "cost", *options, "--json"))
     assert set(report["cells"]) == {"relu-8"}
     assert report["cells"]["relu-8"]["milliseconds"] > 0
     assert json.loads((tmp_path / "study" / "cost.json").read_text()) == report
     figure = f"{report['cells']['relu-8']['microseconds_per_token']:.1f}"
-    assert f"| 8 | {figure} | " in (tmp_path / "cost.md").read_text()
-    assert (tmp_path / "cost-time.svg").exists()
+    assert f"| 8 | {figure} | " in (tmp_path / "docs" / "cost.md").read_text()
+    assert (tmp_path / "docs" / "cost-time.svg").exists()
+
+
+@pytest.mark.parametrize("study", ["cost", "depth", "length"])
+def test_a_page_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path, study: str) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "folder").mkdir()
+    data = [] if study == "cost" else ["--data", tmp_path]
+    for page in (tmp_path / "file" / "page.md", tmp_path / "folder"):
+        with pytest.raises(BadInput, match="cannot be written"):
+            dse("study", study, *data, "--init", tmp_path, "-o", tmp_path / "study", "--page", page)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+    page = tmp_path / "folder" / "page.md"
+    page.write_text("of before")
+    check_place(page)
+    assert page.read_text() == "of before"
+    assert len(list(page.parent.iterdir())) == 1
 
 
 def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
