@@ -16,6 +16,7 @@ from model.training.export import export_network
 from model.training.guide import guide_embeddings
 from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, make_network, save_network
+from model.training.provenance import write_learned_from
 from model.training.quality import Correlation
 from model.training.signal import SIGNAL, Signal
 from tests import tiny
@@ -80,6 +81,7 @@ def run(tmp_path: Path, pretrained: Path) -> Path:
     save_network(make_network(what, pretrained), what, pretrained, tmp_path / "run")
     signal = Signal("none", (), Calibration(1.0, 0.0), Correlation(0, 0), max_tokens=48)
     (tmp_path / "run" / SIGNAL).write_text(json.dumps(signal.as_json()))
+    write_learned_from(tmp_path / "run", ["`long.txt`: made in a test"])
     return tmp_path / "run"
 
 

@@ -19,6 +19,7 @@ from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, load_network, make_network, save_network
 from model.training.objectives import Example
 from model.training.pairs import Pair
+from model.training.provenance import write_learned_from
 from model.training.quality import Correlation
 from model.training.runs import train_network
 from model.training.signal import SIGNAL, Signal
@@ -154,6 +155,7 @@ def test_a_bundle_is_made_of_a_table(tmp_path: Path, pretrained: Path, pair_file
     save_network(made(pretrained), what.network, pretrained, run)
     signal = Signal("none", (), Calibration(1.0, 0.0), Correlation(0, 0), max_tokens=48)
     (run / SIGNAL).write_text(json.dumps(signal.as_json()))
+    write_learned_from(run, ["`plain.txt`: made in a test"])
     manifest = export_network(what, run, training_data(pair_files), tmp_path / "bundle", False, lambda _: None)
     assert manifest.dims == 32
     assert manifest.quality["parity"] < 1e-5
