@@ -25,6 +25,7 @@
  * @property {string} model
  * @property {string} encoder_digest
  * @property {string | null} created
+ * @property {{target: number, k: number, recall: number, lower_bound: number, queries: number} | null} recall
  * @property {number} changes_pending
  * @property {boolean} read_only
  * @property {string | null} stays_because

@@ -3,7 +3,7 @@
 import { key, Problem } from "./api.js";
 import { byId, element, fact, notice } from "./dom.js";
 import { server } from "./server.js";
-import { count, day } from "./words.js";
+import { count, day, score } from "./words.js";
 
 const again = /** @type {HTMLButtonElement} */ (byId("service-refresh"));
 const said = byId("service-status");
@@ -35,7 +35,15 @@ function indexFacts(index) {
     fact("Dimensions", String(index.dims)),
     fact("Built with", index.model),
     fact("Recipe", code(index.recipe)),
+    fact(`Recall${index.recall ? `@${index.recall.k}` : ""}`, recall(index.recall)),
     fact("Encoder digest", code(index.encoder_digest)));
+}
+
+/** @param {import("./api.js").IndexFacts["recall"]} proven */
+function recall(proven) {
+  if (proven === null) return "not proven";
+  const least = proven.lower_bound < proven.recall ? `, at least ${score(proven.lower_bound)}` : "";
+  return `${score(proven.recall)}${least}, shown with ${count(proven.queries, "query", "queries")}`;
 }
 
 function show() {

@@ -9,8 +9,8 @@ export const decimals = (value, digits) => (isNumber(value) ? value.toFixed(digi
 /** @param {number | null} value */
 export const score = (value) => decimals(value, 3);
 
-/** "1,024 documents". @param {number} number @param {string} noun */
-export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+/** "1,024 documents". @param {number} number @param {string} noun @param {string} several */
+export const count = (number, noun, several = `${noun}s`) => `${number.toLocaleString("en")} ${number === 1 ? noun : several}`;
 
 /** @param {number} value */
 export function milliseconds(value) {

@@ -293,7 +293,8 @@ def test_own_candidates_side_by_side(page: Any, address: str) -> None:
 def test_the_service_says_what_it_runs(page: Any, address: str) -> None:
     page.goto(f"{address}/#service")
     shown = said(page, "#service-facts")
-    for fact in ("tiny-student", "tiny-teacher", "000001", "Flat", "accepted", f"Documents\n{len(DOCUMENTS)}"):
+    recall = f"Recall@10\n1.000, shown with {len(DOCUMENTS)} queries"
+    for fact in ("tiny-student", "tiny-teacher", "000001", "Flat", "accepted", f"Documents\n{len(DOCUMENTS)}", recall):
         assert fact in shown
     with urlopen(f"{address}/v1/index") as answer:
         assert json.load(answer)["encoder_digest"] in shown
