@@ -19,9 +19,9 @@ from app.settings import Settings
 
 PROBES = frozenset({"/livez", "/readyz", "/health"})
 """Answered to anybody and at any load."""
+_OPEN = PROBES | {"/", *(f"/ui/{file.name}" for file in UI.iterdir())}
+"""Read without a key: the page holds no data, and what it asks for takes one. ``POST /`` is a route of a model."""
 _READING = frozenset({"GET", "HEAD"})
-_PAGE = frozenset({"/", *(f"/ui/{file.name}" for file in UI.iterdir())})
-"""The page holds no data; what it asks for takes a key. Of another method, ``/`` is a route that answers by a model."""
 SHORTEST_KEY = 16
 
 Role = Literal["anybody", "caller", "admin"]
@@ -84,7 +84,7 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, if it may be asked, with the role of who asks."""
-        if scope["type"] != "http" or (scope["path"] in PROBES | _PAGE and scope["method"] in _READING):
+        if scope["type"] != "http" or (scope["path"] in _OPEN and scope["method"] in _READING):
             await self._app(scope, receive, send)
             return
         role = self._keys.role(_presented(scope))

@@ -185,9 +185,7 @@ class PairTokenizer(_TokenizerFile):
 class _Frame:
     """What a tokenizer puts around the two texts of a pair, as it does around any."""
 
-    specials: tuple[
-        tuple[int, int, int], ...
-    ]  # of each token before, between and after them: texts before it, id, type
+    specials: tuple[tuple[int, int, int], ...]  # of each token around them: how many texts are before it, id, type
     types: tuple[int, int]  # of the tokens of either text
 
     @classmethod

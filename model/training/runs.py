@@ -200,8 +200,7 @@ def _claim(
         return
     found = json.loads(path.read_text("utf-8"))
     found["recipe"] = _as_read_today(found.get("recipe"))
-    told = claim.keys() & {"recipe", "init", "material", *found}  # the others runs have told only of late
-    if other := sorted(name for name in told if found.get(name) != claim[name]):
+    if other := sorted(name for name in claim if found.get(name) != claim[name]):
         raise TrainingFault(
             f"{folder} holds another run (its {' and '.join(other)} differ); name another --output, or remove it"
         )

@@ -20,14 +20,10 @@ Found = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study: its folder's name, and all that decides what is found.
-
-    A folder that was begun before cells told the facts named in ``of_late`` lacks them, and is taken up all the same.
-    """
+    """One run of a study: its folder's name, and all that decides what is found."""
 
     name: str
     facts: Mapping[str, Any]
-    of_late: tuple[str, ...] = ()
 
 
 def run_cells(
@@ -80,8 +76,7 @@ def _claim(path: Path, cell: Cell) -> None:
 
 
 def _check(path: Path, held: Any, cell: Cell) -> None:
-    facts = json.loads(json.dumps(dict(cell.facts)))
-    if held != {name: fact for name, fact in facts.items() if name in held or name not in cell.of_late}:
+    if held != json.loads(json.dumps(dict(cell.facts))):
         raise BadInput(f"{path} is of another study ({held}, not {dict(cell.facts)}); name another --output")
 
 

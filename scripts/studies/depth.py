@@ -56,7 +56,7 @@ class Student:
     def cell(self, seed: int, weights: str, digests: Mapping[str, str]) -> Cell:
         """The student trained with a seed; ``digests`` of :func:`digests`."""
         facts = {"style": self.style, "attention": self.attention, "layers": self.layers, "top": self.top}
-        return Cell(f"{self.name}-seed{seed}", {**facts, "seed": seed, "weights": weights, **digests}, tuple(digests))
+        return Cell(f"{self.name}-seed{seed}", {**facts, "seed": seed, "weights": weights, **digests})
 
     @classmethod
     def of(cls, cell: Cell) -> Self:

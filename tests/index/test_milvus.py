@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -444,22 +444,29 @@ def test_a_generation_that_could_not_be_loaded_at_first_is_taken_up_later(
     assert caplog.text.count("no memory for it") == 1
 
 
-def gone(**options: object) -> str:
-    raise Refused(grpc.StatusCode.UNAVAILABLE)
+@contextmanager
+def outage(index: MilvusIndex, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The server does not answer who looks after it; at the end it has been found again."""
+
+    def gone(**options: object) -> str:
+        raise Refused(grpc.StatusCode.UNAVAILABLE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index._server._client, "get_server_version", gone)
+        until(lambda: index.away is not None)
+        yield
+    until(lambda: index.away is None)
 
 
 def test_after_an_outage_it_serves_what_is_live_by_then(
     index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was served before is gone: only the generation before the live one is kept."""
-    with monkeypatch.context() as outage:
-        outage.setattr(index._server._client, "get_server_version", gone)
-        until(lambda: index.away is not None)
+    with outage(index, monkeypatch):
         for texts in (WORDS, WORDS | {"d": "notes"}):
             build(index.address, texts, tmp_path)
         with pytest.raises(AwayFault):
             index.view().get("a")
-    until(lambda: index.away is None)
     assert index.view().name == "000003"
     assert found(index, "abcd") == WORDS | {"d": "notes"}
 
@@ -467,11 +474,8 @@ def test_after_an_outage_it_serves_what_is_live_by_then(
 def test_after_an_outage_it_is_not_away_because_another_encoders_generations_are_live(
     index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as outage:
-        outage.setattr(index._server._client, "get_server_version", gone)
-        until(lambda: index.away is not None)
+    with outage(index, monkeypatch):
         for _ in range(2):
             rebuild(index.address, tmp_path)
-    until(lambda: index.away is None)
     assert index.stays_because is not None
     assert "was built with encoder other" in index.stays_because
