@@ -66,18 +66,19 @@ def length(
     from scripts.evaluation.sets import Registry, check_present
     from scripts.studies.cells import Cell, Found, run_cells
     from scripts.studies.length import price, report, run
-    from scripts.studies.length.ground import Ground
+    from scripts.studies.length.ground import Ground, ground_digest
     from scripts.studies.length.plan import Plan, Sizes
 
     base = read_recipe(recipe, DistillationRecipe)
     sizes = Sizes(budget, train, dev, test, looks, long_pairs)
-    plan = Plan.of(base, init, linear, static, sizes)
+    listed = Registry.read(sets).chosen([])
+    check_present(listed, data)
+    long_sets = [one.read(data, name) for name, one in listed.items()]
+    plan = Plan.of(base, init, linear, static, sizes, ground_digest(base, data, long_sets))
     kinds, lengths = known(attention or ["softmax", "hedgehog"], KINDS), sorted(set(tokens or LENGTHS))
     for asked in lengths:
         plan.steps(asked)
-    listed = Registry.read(sets).chosen([])
-    check_present(listed, data)
-    ground = Ground(plan, TrainingData(data, base.data), [one.read(data, name) for name, one in listed.items()])
+    ground = Ground(plan, TrainingData(data, base.data), long_sets)
     cells = plan.cells(kinds, lengths, seeds, seeds_of_long)
     with progress_bar() as bar:
         stages = stages_on(bar)

@@ -21,9 +21,10 @@ pytest.importorskip("torch")
 from model.training.networks import BiEncoder
 from model.training.pairs import TrainingData
 from model.training.recipes import DistillationRecipe, read_recipe
+from scripts.evaluation.sets import Registry
 from scripts.studies.length import judge, price
 from scripts.studies.length.context import Context
-from scripts.studies.length.ground import Ground
+from scripts.studies.length.ground import Ground, ground_digest
 from scripts.studies.length.plan import Control, Plan, Sizes
 from scripts.studies.length.run import converged, run_control, run_student
 from tests.model.training import tiny_training
@@ -150,13 +151,17 @@ def test_a_study_of_length_trains_judges_and_tells(tmp_path: Path) -> None:
     assert dse("study", "length", *options) == page  # everything is only read
     with pytest.raises(BadInput, match="of another study"):
         dse("study", "length", *options, "--train", 9)
+    with (tmp_path / "pairs" / "long.tsv").open("a") as file:
+        file.write(LONG_PAIRS[0] + "\n")
+    with pytest.raises(BadInput, match="of another study"):
+        dse("study", "length", *options)
 
 
 def study_of(folder: Path) -> tuple[Plan, Ground]:
     """The plan and the ground of :func:`write_study`."""
     recipe = read_recipe(folder / "length.toml", DistillationRecipe)
     sizes = Sizes(budget=6 * 32 * 4, train=8, dev=10, test=12, looks=2, long_pairs=2)
-    plan = Plan.of(recipe, str(folder / "bert"), None, None, sizes)
+    plan = Plan.of(recipe, str(folder / "bert"), None, None, sizes, "data")
     return plan, Ground(plan, TrainingData(folder / "pairs", recipe.data), [])
 
 
@@ -268,10 +273,26 @@ def test_how_long_it_would_take_is_said_and_nothing_is_run(tmp_path: Path) -> No
     assert {*said} == {"estimate"}
 
 
+@pytest.mark.parametrize("name", ["train.tsv", "test.tsv", "sentences.txt", "long.tsv", "books/queries.jsonl"])
+def test_a_cell_is_another_with_other_data(tmp_path: Path, name: str) -> None:
+    write_study(tmp_path)
+    recipe = read_recipe(tmp_path / "length.toml", DistillationRecipe)
+    pairs = tmp_path / "pairs"
+
+    def told() -> str:
+        long_sets = [one.read(pairs, name) for name, one in Registry.read(tmp_path / "sets.toml").chosen([]).items()]
+        return ground_digest(recipe, pairs, long_sets)
+
+    before, changed = told(), pairs / name
+    assert told() == before
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    assert told() != before
+
+
 def test_linear_students_start_from_a_linear_student(tmp_path: Path) -> None:
     write_study(tmp_path)
     recipe = read_recipe(tmp_path / "length.toml", DistillationRecipe)
-    plan = Plan.of(recipe, "softmax-weights", Path("linear-weights"), None, Sizes(10**6, 8, 8, 8, 2, 2))
+    plan = Plan.of(recipe, "softmax-weights", Path("linear-weights"), None, Sizes(10**6, 8, 8, 8, 2, 2), "data")
     starts = {kind: plan.student(kind, 32, 1).facts["weights"] for kind in ("softmax", "elu", "hedgehog")}
     assert starts == {"softmax": "softmax-weights", "elu": "linear-weights", "hedgehog": "linear-weights"}
     assert plan.looks(1024) == [0, 81, 162]

@@ -1,5 +1,7 @@
 """What do the cells of one length have in common? The pairs in context that they learn from and are judged by."""
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,8 @@ from model.training.guide import guide_embeddings
 from model.training.network_recipe import NetworkRecipe
 from model.training.networks import tokenizer_files
 from model.training.objectives import Example
-from model.training.pairs import Pair, TrainingData
+from model.training.pairs import Pair, TrainingData, data_digest
+from model.training.recipes import DistillationRecipe
 from model.training.trainer import Material, Progress, TextTarget
 from scripts.evaluation.sets import Collection, GoldPairs
 from scripts.studies.length.context import Context
@@ -71,6 +74,18 @@ class Ground:
             [Example(pair, pair.gold, np.nan) for pair in learned],
             [TextTarget(text, aim) for text, aim in zip(texts, aims, strict=True)],
         )
+
+
+def ground_digest(recipe: DistillationRecipe, root: Path, long_sets: Sequence[LongSet]) -> str:
+    """One digest of every file that decides what cells learn from and are judged by.
+
+    Raises:
+        PairFileError: a file of the recipe's is missing.
+    """
+    stage = recipe.network.stages[0]
+    learned = data_digest(root, recipe.data, [*stage.sets, *stage.texts])
+    judged = {one.facts.name: one.facts.files for one in long_sets}
+    return hashlib.sha256(json.dumps([learned, judged], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _spaced(rows: Sequence[_T], most: int) -> list[_T]:

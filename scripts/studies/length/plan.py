@@ -50,12 +50,19 @@ class Plan:
     linear: str  # the weights that linear attention starts from
     static: Path | None  # a student's bundle
     sizes: Sizes
+    data: str  # one digest of what is learned from and judged by
 
     @classmethod
     def of(
-        cls, recipe: DistillationRecipe, init: str | None, linear: Path | None, static: Path | None, sizes: Sizes
+        cls,
+        recipe: DistillationRecipe,
+        init: str | None,
+        linear: Path | None,
+        static: Path | None,
+        sizes: Sizes,
+        data: str,
     ) -> Self:
-        """The plan of a recipe.
+        """The plan of a recipe; ``data`` is one digest of all files of its cells.
 
         Raises:
             BadInput: it is not one stage of pairs, or its data has no context for them.
@@ -68,7 +75,7 @@ class Plan:
         if stage.imitation or stage.both_orders or stage.epochs > 1:
             raise BadInput("its stage has one epoch, as long as the budget, and neither imitation nor both_orders")
         parent = weights_of(network.init, init)
-        return cls(network, parent, parent if linear is None else str(linear), static, sizes)
+        return cls(network, parent, parent if linear is None else str(linear), static, sizes, data)
 
     @property
     def stage(self) -> Stage:
@@ -115,13 +122,13 @@ class Plan:
         """A student trained on texts of so many tokens."""
         said = hashlib.sha256(self.network.model_dump_json().encode()).hexdigest()[:16]
         facts = {"what": attention, "tokens": tokens, "seed": seed, "weights": self.start(attention), "recipe": said}
-        return Cell(f"{attention}-{tokens}-seed{seed}", facts | asdict(self.sizes))
+        return Cell(f"{attention}-{tokens}-seed{seed}", facts | asdict(self.sizes) | {"data": self.data})
 
     def control(self, control: Control, tokens: int | None) -> Cell:
         """What reads texts of so many tokens, or the sets of long texts, though it never learned from a long text."""
         weights = str(self.static) if control == "static" else self.init
         judged = {"test": self.sizes.test} if tokens else {"long_pairs": self.sizes.long_pairs}
-        facts = {"what": control, "tokens": tokens, "weights": weights}
+        facts = {"what": control, "tokens": tokens, "weights": weights, "data": self.data}
         return Cell(f"{control}-{tokens or 'long'}", facts | judged)
 
     def cells(self, kinds: Sequence[str], lengths: Sequence[int], seeds: int, seeds_of_long: int) -> list[Cell]:
