@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from app.calls import CALL, Call, trace_past
 from app.errors import ServiceError
 from model.bundle import Student, Teacher
-from model.encoder import TOKEN_BUDGET
 from model.tokens import Forward, Tokens
 
 log = logging.getLogger("dse")
 
+TOKEN_BUDGET = 1024
+"""Tokens of a batch, padding included: enough to keep threads busy, little enough not to be waited for."""
 PASS_OVERHEAD = 16
 """What a forward pass costs beside its tokens, counted in tokens."""
 LIKE_LENGTH = 0.5

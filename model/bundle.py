@@ -14,7 +14,7 @@ from model.encoder import OnnxEncoder
 from model.ensemble import OnnxEnsemble, Standard
 from model.head import Calibration, Head, HeadKind, load_head
 from model.manifest import ArtifactError, check_digests
-from model.sessions import open_session
+from model.sessions import GraphRunner
 from model.tokens import Forward, PairTokenizer, Run, SentenceTokenizer
 
 MANIFEST = "manifest.json"
@@ -259,7 +259,7 @@ def _checked(folder: Path, what: str, *kinds: str) -> BundleManifest:
 def _encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int) -> OnnxEncoder:
     assert manifest.dims is not None  # _checked saw to that
     return OnnxEncoder(
-        open_session(folder / GRAPH_FILES[graph], threads),
+        GraphRunner(folder / GRAPH_FILES[graph], threads),
         SentenceTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
         manifest.dims,
         matryoshka=manifest.matryoshka,
@@ -268,6 +268,6 @@ def _encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int)
 
 def _cross_encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int) -> OnnxCrossEncoder:
     return OnnxCrossEncoder(
-        open_session(folder / GRAPH_FILES[graph], threads),
+        GraphRunner(folder / GRAPH_FILES[graph], threads),
         PairTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
     )

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from model.head import LOGIT_DECIMALS
-from model.tokens import Forward, PairTokenizer, PairTokens, Run, plan_batches
-
-TOKEN_BUDGET = 1024
+from model.sessions import GraphRunner
+from model.tokens import Arrays, Forward, PairTokenizer, PairTokens, Run
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,11 @@ class OnnxCrossEncoder:
     """A teacher: pairs in, logits out, the same whichever sentence comes first. Safe to call from several threads."""
 
     def __init__(
-        self,
-        session: ort.InferenceSession,
-        tokenizer: PairTokenizer,
-        token_budget: int = TOKEN_BUDGET,
-        run: Run | None = None,
+        self, graph: GraphRunner, tokenizer: PairTokenizer, token_budget: int | None = None, run: Run | None = None
     ) -> None:
-        self._session, self._tokenizer, self._token_budget = session, tokenizer, token_budget
-        self._run = run or self._run_at_once
-        self._inputs = {declared.name for declared in session.get_inputs()}  # not every graph has token_type_ids
+        self._graph, self._tokenizer, self._token_budget = graph, tokenizer, token_budget
+        self._run = run or self.forward
+        self._inputs = graph.inputs  # not every graph has token_type_ids
 
     @property
     def max_tokens(self) -> int:
@@ -49,8 +44,8 @@ class OnnxCrossEncoder:
         return self._tokenizer.max_tokens
 
     def with_token_budget(self, token_budget: int) -> "OnnxCrossEncoder":
-        """The same teacher with batches of another size."""
-        return OnnxCrossEncoder(self._session, self._tokenizer, token_budget)
+        """The same teacher with batches of so many tokens, however many threads there are."""
+        return OnnxCrossEncoder(self._graph, self._tokenizer, token_budget)
 
     def measure(self, pairs: Sequence[tuple[str, str]]) -> PairLengths:
         """How long are these pairs, and would they be cut? No inference."""
@@ -59,7 +54,7 @@ class OnnxCrossEncoder:
 
     def queued(self, queue: Callable[[Forward], Run]) -> "OnnxCrossEncoder":
         """The same teacher, whose pairs wait in a queue for the graph."""
-        return OnnxCrossEncoder(self._session, self._tokenizer, self._token_budget, queue(self.forward))
+        return OnnxCrossEncoder(self._graph, self._tokenizer, self._token_budget, queue(self.forward))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
         """Logits of pairs, in order.
@@ -74,15 +69,10 @@ class OnnxCrossEncoder:
         both_orders = logits.reshape(2, len(pairs)).mean(axis=0, dtype=np.float64)
         return PairLogits(np.round(both_orders, LOGIT_DECIMALS), tokens.truncated[: len(pairs)])
 
-    def forward(self, tokens: PairTokens, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
-        """(rows,) what the graph answers of some pairs, or of all, in one order each, as one batch."""
-        arrays = self._tokenizer.padded(tokens, rows)
-        inputs = {name: array for name, array in arrays.items() if name in self._inputs}
-        answers: NDArray[np.float32] = self._session.run(["logit"], inputs)[0]
-        return answers
+    def forward(self, tokens: PairTokens) -> NDArray[np.float32]:
+        """(pairs,) what the graph answers of each pair, in one order each."""
+        return self._graph.run("logit", tokens.lengths, partial(self._arrays, tokens), self._token_budget)
 
-    def _run_at_once(self, tokens: PairTokens) -> NDArray[np.float64]:
-        logits = np.empty(len(tokens))
-        for batch in plan_batches(tokens.lengths, self._token_budget):
-            logits[batch] = self.forward(tokens, batch)
-        return logits
+    def _arrays(self, tokens: PairTokens, rows: NDArray[np.intp]) -> Arrays:
+        arrays = self._tokenizer.padded(tokens, rows)
+        return {name: array for name, array in arrays.items() if name in self._inputs}

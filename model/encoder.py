@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from model.faults import DimensionsError
-from model.tokens import Forward, Run, SentenceTokenizer, Tokens, plan_batches
-
-TOKEN_BUDGET = 1024
-"""Tokens of a batch, padding included: enough for the kernels, little enough for the caches."""
+from model.sessions import GraphRunner
+from model.tokens import Forward, Run, SentenceTokenizer, Tokens
 
 
 def shortened(embeddings: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
@@ -55,17 +53,17 @@ class OnnxEncoder:
 
     def __init__(
         self,
-        session: ort.InferenceSession,
+        graph: GraphRunner,
         tokenizer: SentenceTokenizer,
         dims: int,
-        token_budget: int = TOKEN_BUDGET,
         matryoshka: Sequence[int] = (),
+        token_budget: int | None = None,
         run: Run | None = None,
     ) -> None:
-        self._session, self._tokenizer = session, tokenizer
+        self._graph, self._tokenizer = graph, tokenizer
         self.dims, self.matryoshka = dims, tuple(matryoshka)
         self._token_budget = token_budget
-        self._run = run or self._run_at_once
+        self._run = run or self.forward
 
     @property
     def max_tokens(self) -> int:
@@ -73,14 +71,13 @@ class OnnxEncoder:
         return self._tokenizer.max_tokens
 
     def with_token_budget(self, token_budget: int) -> "OnnxEncoder":
-        """The same encoder with batches of another size."""
-        return OnnxEncoder(self._session, self._tokenizer, self.dims, token_budget, self.matryoshka)
+        """The same encoder with batches of so many tokens, however many threads there are."""
+        return OnnxEncoder(self._graph, self._tokenizer, self.dims, self.matryoshka, token_budget)
 
     def queued(self, queue: Callable[[Forward], Run]) -> "OnnxEncoder":
         """The same encoder, whose texts wait in a queue for the graph."""
-        return OnnxEncoder(
-            self._session, self._tokenizer, self.dims, self._token_budget, self.matryoshka, queue(self.forward)
-        )
+        run = queue(self.forward)
+        return OnnxEncoder(self._graph, self._tokenizer, self.dims, self.matryoshka, self._token_budget, run)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Texts as tokens; ``truncated`` says which were cut."""
@@ -92,23 +89,15 @@ class OnnxEncoder:
         Raises:
             ArithmeticError: the graph answered a number that is not finite.
         """
-        embeddings = self._run(tokens) if len(tokens) else np.empty((0, self.dims), np.float32)
+        embeddings: NDArray[np.float32] = self._run(tokens) if len(tokens) else np.empty((0, self.dims), np.float32)
         if not np.isfinite(embeddings).all():
             raise ArithmeticError("the encoder answered a number that is not finite; check the bundle")
         return embeddings
 
-    def forward(self, tokens: Tokens, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
-        """(rows, dim) what the graph answers of some texts, or of all, as one batch."""
-        answers: NDArray[np.float32] = self._session.run(["sentence_embedding"], self._tokenizer.padded(tokens, rows))[
-            0
-        ]
-        return answers
-
-    def _run_at_once(self, tokens: Tokens) -> NDArray[np.float32]:
-        embeddings = np.empty((len(tokens), self.dims), np.float32)
-        for batch in plan_batches(tokens.lengths, self._token_budget):
-            embeddings[batch] = self.forward(tokens, batch)
-        return embeddings
+    def forward(self, tokens: Tokens) -> NDArray[np.float32]:
+        """(texts, dim) what the graph answers of each text, in order."""
+        padded = partial(self._tokenizer.padded, tokens)
+        return self._graph.run("sentence_embedding", tokens.lengths, padded, self._token_budget)
 
     def encode(self, texts: Sequence[str], dims: int | None = None) -> NDArray[np.float32]:
         """(texts, dim) unit embeddings, in the order of ``texts``; with ``dims``, cut to that many.

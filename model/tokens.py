@@ -13,9 +13,9 @@ from tokenizers import Encoding, Tokenizer
 Arrays = dict[str, NDArray[np.int64]]
 """Graph inputs by name, each (rows, tokens) int64."""
 Forward = Callable[[Any], NDArray[Any]]
-"""One pass of a graph over tokens: (rows, ...) an answer a row."""
+"""A graph over the tokens of one batch: (rows, ...) an answer a row."""
 Run = Callable[[Any], NDArray[Any]]
-"""Tokens to (rows, ...) answers, in as many passes as it takes."""
+"""Tokens to (rows, ...) answers, in as many batches as it takes."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +244,22 @@ def _longest_first(
     fits = left + right <= most
     first = np.where(fits, left, np.where(left > right, longer, shorter))
     return first, np.where(fits, right, np.where(left > right, shorter, longer))
+
+
+BATCH_TOKENS = 256
+"""Tokens of a thread's batch, padding included: enough for the kernels, little enough for the caches."""
+LEAST_TOKENS = 64
+"""Of a thread's batch: less is not worth another thread."""
+
+
+def plan_shares(lengths: NDArray[np.intp], threads: int) -> list[NDArray[np.intp]]:
+    """Rows grouped so that so many threads have a like share of them, in batches as :func:`plan_batches` makes.
+
+    >>> [batch.tolist() for batch in plan_shares(np.array([90, 60, 90, 60]), threads=2)]
+    [[1, 3], [0, 2]]
+    """
+    share = -(-len(lengths) // threads) * int(lengths.max(initial=0))
+    return plan_batches(lengths, min(BATCH_TOKENS, max(LEAST_TOKENS, share)))
 
 
 def plan_batches(lengths: Sequence[int] | NDArray[np.intp], budget: int) -> list[NDArray[np.intp]]:

@@ -12,7 +12,7 @@ from model.bundle import GRAPH_FILES, HEAD, TOKENIZER, Graph
 from model.cross_encoder import OnnxCrossEncoder
 from model.encoder import OnnxEncoder
 from model.head import Calibration, CosineHead, Head, load_head
-from model.sessions import open_session
+from model.sessions import GraphRunner
 from model.similarity import score_pairs
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.network_recipe import NetworkRecipe
@@ -38,13 +38,12 @@ class OnnxScorer:
     @classmethod
     def load(cls, folder: Path, graph: Graph, recipe: NetworkRecipe, max_tokens: int) -> "OnnxScorer":
         """One graph of ``folder``, in as many threads as torch has; the recipe says which kind it is."""
-        session = open_session(folder / GRAPH_FILES[graph], torch.get_num_threads())
+        opened = GraphRunner(folder / GRAPH_FILES[graph], torch.get_num_threads())
         if recipe.kind == "cross-encoder":
-            return cls(OnnxCrossEncoder(session, PairTokenizer.load(folder / TOKENIZER, max_tokens)), CosineHead())
+            return cls(OnnxCrossEncoder(opened, PairTokenizer.load(folder / TOKENIZER, max_tokens)), CosineHead())
         tokenizer = SentenceTokenizer.load(folder / TOKENIZER, max_tokens)
-        dims = session.get_outputs()[-1].shape[-1]
         assert recipe.head.kind != "classifier"  # recipes give it to cross-encoders alone
-        return cls(OnnxEncoder(session, tokenizer, dims), load_head(recipe.head.kind, folder / HEAD))
+        return cls(OnnxEncoder(opened, tokenizer, opened.width), load_head(recipe.head.kind, folder / HEAD))
 
     def __call__(self, pairs: Sequence[Pair]) -> Scored:
         """The graph's answers on pairs."""

@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.batching import Queue, Queues, next_batch, retry_after
+from app.batching import TOKEN_BUDGET, Queue, Queues, next_batch, retry_after
 from app.calls import CALL, CLIENT_GONE, Call
 from app.errors import ServiceError
 from app.settings import BUNDLES, Settings
 from model.bundle import Student, load_student, load_teacher
-from model.encoder import TOKEN_BUDGET
 from model.tokens import PairTokens, Ragged, Tokens
 
 BUDGET = 32

@@ -10,6 +10,7 @@ from model.bundle import TOKENIZER
 from model.cross_encoder import OnnxCrossEncoder
 from model.encoder import OnnxEncoder
 from model.head import CosineHead
+from model.sessions import GraphRunner
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.gates import GateError, check_int8_loss, check_invariance
 from model.training.pairs import Pair
@@ -19,16 +20,14 @@ from tests import tiny
 PAIRS = [Pair(str(n), "abcdefgh"[: n % 8 + 1], "stuvwxyz"[n % 8 :], 0.0) for n in range(20)]
 
 
-def session(folder: Path, model: onnx.ModelProto):
-    import onnxruntime
-
+def graph(folder: Path, model: onnx.ModelProto) -> GraphRunner:
     tiny.tokenizer().save(str(folder / TOKENIZER))
     onnx.save(model, folder / "graph.onnx")
-    return onnxruntime.InferenceSession(folder / "graph.onnx", providers=["CPUExecutionProvider"])
+    return GraphRunner(folder / "graph.onnx", 1)
 
 
 def scorer(folder: Path, model: onnx.ModelProto) -> OnnxScorer:
-    opened = session(folder, model)
+    opened = graph(folder, model)
     return OnnxScorer(OnnxEncoder(opened, SentenceTokenizer.load(folder / TOKENIZER, 64), tiny.DIMS), CosineHead())
 
 
@@ -74,7 +73,7 @@ def test_an_encoder_that_lets_its_batch_show_is_stopped(tmp_path: Path) -> None:
 
 def test_a_teacher_that_lets_its_batch_show_is_stopped(tmp_path: Path) -> None:
     def teacher(model: onnx.ModelProto) -> OnnxScorer:
-        opened = session(tmp_path, model)
+        opened = graph(tmp_path, model)
         return OnnxScorer(OnnxCrossEncoder(opened, PairTokenizer.load(tmp_path / TOKENIZER, 64)), CosineHead())
 
     assert check_invariance(teacher(tiny.pair_graph(2)), PAIRS) < 1e-5

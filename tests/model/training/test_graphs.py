@@ -1,6 +1,7 @@
 """What is exported is what torch computes, in a form that onnxruntime runs fast."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from model.sessions import open_session
+from model.sessions import GraphRunner
 from model.tokens import SentenceTokenizer
 from model.training.graphs import _let_gelu_fuse, to_onnx
 from model.training.networks import BiEncoder
@@ -30,8 +31,8 @@ def test_an_exported_network_answers_as_torch_and_its_gelu_is_one_kernel(network
 
     onnx.save(to_onnx(network, 32), tmp_path / "graph.onnx")
     tokens = network.tokenizer.tokenize(TEXTS)
-    session = open_session(tmp_path / "graph.onnx", 1)
-    (embeddings,) = session.run(["sentence_embedding"], network.tokenizer.padded(tokens))
+    graph = GraphRunner(tmp_path / "graph.onnx", 2)
+    embeddings = graph.run("sentence_embedding", tokens.lengths, partial(network.tokenizer.padded, tokens))
     with torch.inference_mode():
         np.testing.assert_allclose(embeddings, network.embed(TEXTS).numpy(), atol=1e-5)
     options = onnxruntime.SessionOptions()
