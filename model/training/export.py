@@ -18,6 +18,7 @@ from model.faults import TrainingFault
 from model.manifest import digests_of
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.card import network_card, signal_card
+from model.training.fusion import fuse_attention
 from model.training.gates import check_int8_loss, check_invariance, check_labels, check_parity
 from model.training.graphs import OPSET, to_onnx
 from model.training.material import pairs_to_train
@@ -26,7 +27,7 @@ from model.training.networks import BiEncoder, CrossEncoder, Network, check_leng
 from model.training.pairs import Pair, TrainingData
 from model.training.provenance import read_learned_from
 from model.training.quality import fit_calibration
-from model.training.quantise import Arrays, quantise
+from model.training.quantise import Arrays, drop_unused, quantise
 from model.training.recipes import DistillationRecipe, ExportRecipe, TeacherRecipe
 from model.training.scoring import OnnxScorer, Scored, figures
 from model.training.sentence_transformer import own_tokenizer
@@ -239,18 +240,30 @@ def _graphs(
     _use_tokenizer(network, home / TOKENIZER, export.max_tokens)
     (folder / "onnx").mkdir(parents=True)
     progress(f"{recipe.name}: export to ONNX")
-    fp32 = to_onnx(network, export.max_tokens)
-    onnx.save(fp32, folder / GRAPH_FILES["fp32"])
+    plain, heads = to_onnx(network, export.max_tokens), getattr(network.body.config, "num_attention_heads", 0)
+    onnx.save(_fused(plain, heads), folder / GRAPH_FILES["fp32"])
     _write_settings(network, home, folder, export.max_tokens)
     progress(f"{recipe.name}: parity of torch and ONNX")
     scorers: dict[Graph, OnnxScorer] = {"fp32": OnnxScorer.load(folder, "fp32", recipe, export.max_tokens)}
     parity = check_parity(network, scorers["fp32"], probed, export.max_tokens)
     progress(f"{recipe.name}: quantise")
-    int8 = quantise_table(network.body, OPSET) if isinstance(network.body, StaticBody) else quantise(fp32, usual())
+    if isinstance(network.body, StaticBody):
+        int8 = quantise_table(network.body, OPSET)
+    else:
+        int8 = quantise(plain, usual(), heads)
     onnx.save(int8, folder / GRAPH_FILES["int8"])
     scorers["int8"] = OnnxScorer.load(folder, "int8", recipe, export.max_tokens)
     progress(f"{recipe.name}: batch-invariance")
     return _Part(network, scorers, parity, {graph: check_invariance(scorers[graph], probed) for graph in scorers})
+
+
+def _fused(plain: onnx.ModelProto, heads: int) -> onnx.ModelProto:
+    """The same graph with attention as one node: the gate of parity holds that to torch."""
+    fused = onnx.ModelProto()
+    fused.CopyFrom(plain)
+    fuse_attention(fused, heads)
+    drop_unused(fused)
+    return fused
 
 
 def _quality(

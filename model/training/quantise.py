@@ -8,23 +8,26 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from model.training.fusion import fuse_attention
+
 Arrays = Mapping[str, NDArray[np.int64]]
 
 IN_FLOAT = "in_float:"
 """What the name of a node starts with that is not to be quantised."""
 
 
-def quantise(model: ModelProto, calibration: Sequence[Arrays]) -> ModelProto:
+def quantise(model: ModelProto, calibration: Sequence[Arrays], heads: int) -> ModelProto:
     """A static int8 version of a transformer graph.
 
-    SmoothQuant (Xiao et al., arXiv 2211.10438) as NNCF implements it on ONNX files, then two rewrites that change no
-    number but let onnxruntime fuse its integer kernels: activations as uint8 rather than int8, and embedding rows
-    dequantised after the look-up rather than the whole table before it. Activation scales are constants of the
-    graph, so a row's answer does not depend on the other rows of its batch (onnxruntime's dynamic int8 fails that).
+    SmoothQuant (Xiao et al., arXiv 2211.10438) as NNCF implements it on ONNX files; then activations as uint8 rather
+    than int8, and embedding rows dequantised after the look-up rather than the whole table before it, which changes no
+    number but lets onnxruntime fuse its integer kernels; and attention as one node. Activation scales are constants of
+    the graph, so a row's answer does not depend on the other rows of its batch (onnxruntime's dynamic int8 fails that).
 
     Args:
         model: an fp32 graph; nodes whose name starts with :data:`IN_FLOAT` stay as they are.
         calibration: graph inputs, each as :class:`model.tokens.SentenceTokenizer` pads them.
+        heads: of each attention.
     """
     os.environ.setdefault("NNCF_CI", "1")  # NNCF reports its use to its makers unless told that it runs in CI
     import nncf
@@ -38,7 +41,8 @@ def quantise(model: ModelProto, calibration: Sequence[Arrays]) -> ModelProto:
     )
     _activations_as_uint8(quantised)
     _dequantise_rows_after_lookup(quantised)
-    _drop_unused(quantised)
+    fuse_attention(quantised, heads)
+    drop_unused(quantised)
     onnx.checker.check_model(quantised)
     return quantised
 
@@ -114,7 +118,7 @@ def _dequantised(
     ]
 
 
-def _drop_unused(model: ModelProto) -> None:
+def drop_unused(model: ModelProto) -> None:
     """Remove nodes and tensors that nothing reads any more."""
     graph = model.graph
     kept = {output.name for output in graph.output}

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from model.training.quantise import _activations_as_uint8, _dequantise_rows_after_lookup, _drop_unused
+from model.training.quantise import _activations_as_uint8, _dequantise_rows_after_lookup, drop_unused
 
 
 def made(nodes, inputs, tensors, rank: int) -> onnx.ModelProto:
@@ -62,7 +62,7 @@ def test_rows_are_dequantised_after_the_look_up(kind: str) -> None:
     ids = random.integers(0, 50, (3, 7))
     before = run(model, ids=ids)
     _dequantise_rows_after_lookup(model)
-    _drop_unused(model)
+    drop_unused(model)
     onnx.checker.check_model(model)
     assert model.graph.node[0].op_type != "DequantizeLinear"
     assert "wide" not in {name for node in model.graph.node for name in node.output}
