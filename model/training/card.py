@@ -69,7 +69,7 @@ def _card(
             f"{' (its labels are not used: the teacher scores the pairs)' if name in imitated else ''}"
             for name in sets
         ),
-        *(f"- {data.texts_of(name).described} (its texts alone)" for name in texts),
+        *dict.fromkeys(f"- {data.texts_of(name).described} (its texts alone)" for name in texts),
         "",
     ]
     lines += [
@@ -98,6 +98,8 @@ def _taught_by(signal: Signal) -> list[str]:
 
 
 def _trained_on(signal: Signal) -> list[str]:
+    if not signal.trained_on:
+        return []
     return [
         "",
         "These, and what taught them, were trained on:",

@@ -195,13 +195,12 @@ class TrainingData:
         return list(dict.fromkeys([*self.described_by_name(names - {SILVER}), *sources]))
 
     def described_by_name(self, names: Iterable[str]) -> list[str]:
-        """For model cards: the files of these sets and texts, and their terms."""
+        """For model cards: the files of these sets and texts, each once, and their terms."""
         wanted = set(names)
         texts = sorted(wanted & self._recipe.texts.keys())
         sets = sorted(wanted - self._recipe.texts.keys())
-        return [self._recipe.set_of(name).described for name in sets] + [
-            self._recipe.texts[name].described for name in texts
-        ]
+        described = [self._recipe.set_of(name).described for name in sets]
+        return list(dict.fromkeys([*described, *(self._recipe.texts[name].described for name in texts)]))
 
     def pairs(self, name: str) -> list[Pair]:
         """The pairs of a set, without those that hold a held-out sentence.

@@ -24,7 +24,12 @@ STRANGER = " ".join(SENTENCES * 12)
 
 SHIPPED = sorted(folder for folder in Settings().bundle.parent.iterdir() if folder.is_dir())
 STUDENTS = [folder for folder in SHIPPED if folder != Settings().teacher]
-ASKED = {"dse-minilm-l6": (86.0, 0.03), "dse-static": (78.0, 0.05), "teacher-minilm-l6": (86.8, 0.03)}
+ASKED = {
+    "dse-minilm-l6": (86.0, 0.03),
+    "dse-minilm-l3": (85.0, 0.03),
+    "dse-static": (78.0, 0.05),
+    "teacher-minilm-l6": (86.8, 0.03),
+}
 """At least so many points of Spearman on STS-B test, by score and int8; at most such a calibration error."""
 
 
