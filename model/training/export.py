@@ -27,7 +27,7 @@ from model.training.networks import BiEncoder, CrossEncoder, Network, check_leng
 from model.training.pairs import Pair, TrainingData
 from model.training.provenance import read_learned_from
 from model.training.quality import fit_calibration
-from model.training.quantise import Arrays, drop_unused, quantise
+from model.training.quantise import Arrays, quantise
 from model.training.recipes import DistillationRecipe, ExportRecipe, TeacherRecipe
 from model.training.scoring import OnnxScorer, Scored, figures
 from model.training.sentence_transformer import own_tokenizer
@@ -262,7 +262,6 @@ def _fused(plain: onnx.ModelProto, heads: int) -> onnx.ModelProto:
     fused = onnx.ModelProto()
     fused.CopyFrom(plain)
     fuse_attention(fused, heads)
-    drop_unused(fused)
     return fused
 
 

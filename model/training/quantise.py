@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from model.training.fusion import fuse_attention
+from model.training.fusion import drop_unused, fuse_attention
 
 Arrays = Mapping[str, NDArray[np.int64]]
 
@@ -116,16 +116,3 @@ def _dequantised(
         helper.make_node("Cast", [rows], [wide], to=TensorProto.FLOAT),
         helper.make_node("Mul", [wide, column], [output]),
     ]
-
-
-def drop_unused(model: ModelProto) -> None:
-    """Remove nodes and tensors that nothing reads any more."""
-    graph = model.graph
-    kept = {output.name for output in graph.output}
-    for node in reversed(list(graph.node)):
-        if kept.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            kept.update(node.input)
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in kept]:
-        graph.initializer.remove(tensor)

@@ -17,7 +17,6 @@ from model.tokens import SentenceTokenizer
 from model.training.fusion import fuse_attention
 from model.training.graphs import to_onnx
 from model.training.networks import BiEncoder
-from model.training.quantise import drop_unused
 from tests import tiny
 from tests.model.training.tiny_training import bert
 
@@ -44,7 +43,6 @@ def fused(plain: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     model = onnx.ModelProto()
     model.CopyFrom(plain)
     found = fuse_attention(model, HEADS)
-    drop_unused(model)
     onnx.checker.check_model(model)
     return model, found
 
@@ -102,6 +100,41 @@ def test_what_was_quantised_on_its_way_to_the_product_is_so_no_longer(network: B
         wanted = network.embed(["ab", "abc d"]).numpy()
     assert np.abs(answers[0] - wanted).max() > 1e-3
     np.testing.assert_allclose(answers[1], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("without", ["query", "key", "value"])
+def test_a_projection_may_have_no_bias_where_others_have(
+    plain: onnx.ModelProto, network: BiEncoder, tmp_path: Path, without: str
+) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(plain)
+    biases = {f"body.encoder.layer.{layer}.attention.self.{without}.bias" for layer in range(LAYERS)}
+    values = np.linspace(-1, 1, network.dims, dtype=np.float32)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(("self.query.bias", "self.key.bias", "self.value.bias")):
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for add in [node for node in model.graph.node if not biases.isdisjoint(node.input)]:
+        (rest,) = set(add.input) - biases
+        for node in model.graph.node:
+            for at, name in enumerate(node.input):
+                if name == add.output[0]:
+                    node.input[at] = rest
+        model.graph.node.remove(add)
+    whole, found = fused(model)
+    assert found == LAYERS
+    answers, tokens = [], network.tokenizer.tokenize(["ab", "abc d"])
+    for number, one in enumerate((model, whole)):
+        onnx.save(one, tmp_path / f"{number}.onnx")
+        runner = GraphRunner(tmp_path / f"{number}.onnx", 1)
+        answers.append(runner.run("sentence_embedding", tokens.lengths, partial(network.tokenizer.padded, tokens)))
+    np.testing.assert_allclose(answers[1], answers[0], atol=1e-5)
+
+
+def test_attention_to_what_came_before_alone_is_left_alone(tmp_path: Path) -> None:
+    plain = to_onnx(encoder(tmp_path, bert(LAYERS, heads=HEADS, is_decoder=True)), 32)
+    before = plain.SerializeToString()
+    assert fuse_attention(plain, HEADS) == 0
+    assert plain.SerializeToString() == before
 
 
 def _mask_by_positions(graph: onnx.GraphProto) -> None:

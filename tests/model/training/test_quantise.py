@@ -6,7 +6,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from model.training.quantise import _activations_as_uint8, _dequantise_rows_after_lookup, drop_unused
+from model.training.fusion import drop_unused
+from model.training.quantise import _activations_as_uint8, _dequantise_rows_after_lookup
 
 
 def made(nodes, inputs, tensors, rank: int) -> onnx.ModelProto:
