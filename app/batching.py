@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 
 from app.calls import CALL, Call, trace_past
 from app.errors import ServiceError
+from app.turns import Turns
 from model.bundle import Student, Teacher
 from model.tokens import Forward, Tokens
 
 log = logging.getLogger("dse")
 
-TOKEN_BUDGET = 1024
-"""Tokens of a batch, padding included: enough to keep threads busy, little enough not to be waited for."""
-PASS_OVERHEAD = 16
-"""What a forward pass costs beside its tokens, counted in tokens."""
-LIKE_LENGTH = 0.5
-"""Texts shorter than this share of a batch's longest wait for a batch of their own kind."""
+TOKEN_BUDGET = 512
+"""Tokens of a batch, a thread: enough to keep it busy, little enough not to be waited for."""
 STALLED_SECONDS = 10.0
 """A batch takes milliseconds; one that takes this long will not end."""
 PATIENCE = 16.0
@@ -33,30 +30,12 @@ MEMORY = 0.95
 """Weight of the past in the measured throughput, per batch."""
 
 
-def next_batch(lengths: NDArray[np.intp], first: int, budget: int) -> slice:
-    """Which of some rows, shortest first, to run together with row ``first``: the best use of a pass.
-
-    Neighbours in length, padded to the longest, that fill at most ``budget`` tokens; a row above it runs alone.
-    """
-    ends = np.arange(first, min(len(lengths), first + budget))  # last row of each batch that could be made
-    longest = lengths[ends]
-    room = ends + 1 - np.maximum(1, budget // longest)
-    alike = np.searchsorted(lengths, longest * LIKE_LENGTH)
-    starts = np.minimum(np.maximum(room, alike), first)
-    padded = (ends + 1 - starts) * longest
-    sums = np.concatenate([[0], np.cumsum(lengths)])
-    useful = (sums[ends + 1] - sums[starts]) / (padded + PASS_OVERHEAD)
-    useful[(padded > budget) & (ends != starts)] = 0
-    best = int(useful.argmax())
-    return slice(int(starts[best]), int(ends[best]) + 1)
-
-
 @dataclass(frozen=True)
 class Batch:
     """A forward pass that was made."""
 
     rows: int
-    tokens: int  # padding included
+    tokens: int
     seconds: float
 
 
@@ -68,6 +47,7 @@ class _Job:
     call: Call | None
     lengths: NDArray[np.intp]  # (rows,)
     pending: NDArray[np.intp]  # rows that have not run, shortest first
+    turn: float = -math.inf  # of those that wait, the lowest goes first
     queued: float = field(default_factory=time.monotonic)
     ran: float = 0.0  # seconds of the batches that its rows were in
     answers: NDArray[Any] | None = None
@@ -99,8 +79,9 @@ class Queue:
 
     There is no waiting window: what finds nobody before it runs at once, in its caller's own thread, since a change of
     threads would cost more than the queue; and a batch of the worker's is what came while the last one ran.
-    Requests take turns, a batch each, and texts of others ride along where they fill a batch up: a small request waits
-    for the turns before its own, never for all of a huge one.
+    Requests are served by their turns (``Turns``), as many at once as fill a batch: a small request never waits for all
+    of a huge one, and those alike are answered in the order in which they came. A graph pads as little as it can by
+    itself; so whose texts are like whose is no matter here.
     """
 
     def __init__(
@@ -117,9 +98,11 @@ class Queue:
         self.dropped, self.restarts = 0, 0  # texts that nobody waited for; workers that died
         self._forward, self._budget, self._max_tokens, self._seconds_down = forward, budget, max_tokens, seconds_down
         self._max_wait = max_wait  # seconds
-        self._line: deque[_Job] = deque()
+        self._line: list[_Job] = []  # by turn
+        self._turns = Turns()
         self._tokens = 0  # that wait
-        self._seen_tokens, self._seen_seconds = 0.0, 0.0  # of late: what the throughput is measured by
+        self._seen_tokens, self._seen_seconds = 0.0, 0.0  # of late, while others waited, and between batches too
+        self._counted_to: float | None = None  # when the last batch ended, if there was something left to do
         self._batch_began: float | None = None
         self._runner: int | None = None  # the thread that runs a batch: the worker, or a caller
         self._down: str | None = None
@@ -142,9 +125,9 @@ class Queue:
         return tokens * self._seen_seconds / self._seen_tokens if self._seen_tokens else 0.0
 
     def _seconds_before(self, count: int) -> float:
-        """What runs before the last of ``count`` new tokens: of each request that waits, as many turns as they take."""
-        turns = -(-count // self._budget) * self._budget
-        return self._seconds(sum(min(job.waiting_tokens, turns) for job in self._line))
+        """How long what has its turn before ``count`` new tokens will take."""
+        turn = self._turns.of(count)
+        return self._seconds(sum(job.waiting_tokens for job in self._line if job.turn <= turn))
 
     def fault(self) -> str | None:
         """Why texts would not be answered now, if so."""
@@ -218,11 +201,12 @@ class Queue:
                     f"(DSE_MAX_WAIT, {self._max_wait:g} seconds); try again",
                     retry_after=retry_after(before),
                 )
-            free = not self._line and self._runner is None
-            self._line.append(job)
-            if free and len(job.lengths) * job.lengths.max() <= self._budget:
+            if not self._line and self._runner is None and (count <= self._budget or len(job.lengths) == 1):
+                self._line.append(job)
                 job.by_caller, job.pending, self._runner = True, job.pending[:0], threading.get_ident()
                 return
+            job.turn = self._turns.take(count)
+            insort(self._line, job, key=lambda each: each.turn)
             self._tokens += count
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._live, name=f"batches of {self.name}", daemon=True)
@@ -283,34 +267,33 @@ class Queue:
             if refusal := job.refusal():
                 self.dropped += len(job.pending)
                 self._leave(job, refusal)
-        if not self._line:
-            return []
-        jobs = list(self._line)
-        counts = [len(job.pending) for job in jobs]
-        lengths = np.concatenate([job.lengths[job.pending] for job in jobs])
-        order = np.argsort(lengths, kind="stable")
-        first = int(np.flatnonzero(order == counts[0] - 1)[0])  # the longest row of whose turn it is
-        chosen = order[next_batch(lengths[order], first, self._budget)]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        owners = np.searchsorted(starts, chosen, side="right") - 1
-        picked = [
-            (jobs[owner], int(jobs[owner].pending[at - starts[owner]]))
-            for owner, at in zip(owners, chosen, strict=True)
-        ]
-        for owner in np.unique(owners):
-            job = jobs[owner]
-            job.pending = np.delete(job.pending, chosen[owners == owner] - starts[owner])
-        self._tokens -= int(lengths[chosen].sum())
-        self._line.rotate(-1)
+        picked: list[tuple[_Job, int]] = []
+        work = 0
+        for job in self._line:
+            longest_first = job.pending[::-1]
+            fitting = int(np.searchsorted(np.cumsum(job.lengths[longest_first]), self._budget - work, side="right"))
+            rows = longest_first[: fitting if picked else max(1, fitting)]
+            picked += [(job, int(row)) for row in rows]
+            work += int(job.lengths[rows].sum())
+            job.pending = job.pending[: len(job.pending) - len(rows)]
+            if len(job.pending):
+                break
+        self._tokens -= work
+        self._turns.work(work)
         return picked
 
     def _leave(self, job: _Job, error: Exception | None = None) -> None:
         self._line.remove(job)
         self._tokens -= job.waiting_tokens
+        if len(job.pending):
+            self._turns.give_up(job.turn)
+        if not self._line:
+            self._turns = Turns()
         job.finish(error)
 
     def _run(self, picked: _Picked) -> None:
         began = self._batch_began = time.monotonic()
+        others_wait = self._tokens > 0
         jobs = list({id(job): job for job, _ in picked}.values())
         try:
             answers = self._answers(picked)
@@ -319,18 +302,21 @@ class Queue:
             return
         finally:
             self._batch_began = None
-        seconds = time.monotonic() - began
+        ended = time.monotonic()
         for (job, row), answer in zip(picked, answers, strict=True):
             if job.answers is None:
                 job.answers = np.empty((len(job.tokens), *answers.shape[1:]), answers.dtype)
             job.answers[row] = answer
         with self._change:
             for job in jobs:
-                job.ran += seconds
+                job.ran += ended - began
                 if not len(job.pending):
                     self._leave(job)
-            self._seen_tokens = MEMORY * self._seen_tokens + sum(int(job.lengths[row]) for job, row in picked)
-            self._seen_seconds = MEMORY * self._seen_seconds + seconds
+            if others_wait:
+                tokens = sum(int(job.lengths[row]) for job, row in picked)
+                self._seen_tokens = MEMORY * self._seen_tokens + tokens
+                self._seen_seconds = MEMORY * self._seen_seconds + ended - (self._counted_to or began)
+            self._counted_to = ended if self._line else None
 
     def _part(self, jobs: Sequence[_Job], picked: _Picked, error: Exception) -> None:
         """After a batch failed: each request's rows by themselves, so that one cannot spoil another's."""
@@ -350,8 +336,7 @@ class Queue:
         tokens = type(rows[0][0]).gathered(list(once.values()))
         began = time.monotonic()
         answers = self._forward(tokens)
-        longest = int(tokens.lengths.max())
-        self.on_batch(Batch(len(once), longest * len(once), time.monotonic() - began))
+        self.on_batch(Batch(len(once), int(tokens.lengths.sum()), time.monotonic() - began))
         return answers[[place[key] for key in keys]]
 
 

@@ -34,7 +34,7 @@ class Metrics:
         )
         self._batch_tokens = Histogram(
             "dse_batch_tokens",
-            "Tokens of a batch, padding included.",
+            "Tokens of a batch.",
             ["model"],
             buckets=_TOKENS,
             registry=self._registry,

@@ -108,13 +108,13 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(2**20, description="largest request body, in bytes")
     batch_tokens: Annotated[int, Field(ge=1)] = Field(
-        1024, description="tokens of a batch, padding included; a longer text runs alone"
+        512, description="tokens of a batch for each thread; a longer text runs alone"
     )
     max_queue_tokens: Annotated[int, Field(ge=1)] = Field(
         2**18, description="most tokens that may wait for a model (429), and most in a request (413)"
     )
     max_wait: Annotated[float, Field(gt=0)] = Field(
-        2.0, description="seconds of work that may be before a request, or 16 times its own (429)"
+        1.5, description="seconds of work that may be before a request, or 16 times its own (429)"
     )
     max_requests: Annotated[int, Field(ge=1)] = Field(128, description="most requests in progress at once (429)")
     timeout: Annotated[float, Field(gt=0)] = Field(30.0, description="seconds a request may take (504)")

@@ -19,10 +19,12 @@ def thread_budget(cpu_max: Path = CGROUP_V2) -> int:
 
 def limit_native_threads(threads: int) -> None:
     """Tell OpenMP and OpenBLAS, before they are first loaded: at run time FAISS's own setting comes too late."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(threads)
-    # A thread that spins while it waits takes the CPU from the other libraries of the process.
+    # A thread that spins while it waits takes the CPU from the other libraries of the process. FAISS's can be told not
+    # to; numpy's cannot, and what a search multiplies there is too little for two threads anyhow.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 

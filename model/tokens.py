@@ -250,16 +250,37 @@ BATCH_TOKENS = 256
 """Tokens of a thread's batch, padding included: enough for the kernels, little enough for the caches."""
 LEAST_TOKENS = 64
 """Of a thread's batch: less is not worth another thread."""
+ONE_BATCH = 1 << 30
+"""Tokens of a batch that is never split."""
+FEW = 4
+"""Batches a thread, up to which they are evened out."""
+STEP = 8
+"""Tokens to which a batch's size is chosen then."""
 
 
 def plan_shares(lengths: NDArray[np.intp], threads: int) -> list[NDArray[np.intp]]:
     """Rows grouped so that so many threads have a like share of them, in batches as :func:`plan_batches` makes.
 
+    A few batches are made as small as their number allows once each thread has as many: the last one would be waited
+    for. Of many, it hardly matters.
+
     >>> [batch.tolist() for batch in plan_shares(np.array([90, 60, 90, 60]), threads=2)]
     [[1, 3], [0, 2]]
     """
     share = -(-len(lengths) // threads) * int(lengths.max(initial=0))
-    return plan_batches(lengths, min(BATCH_TOKENS, max(LEAST_TOKENS, share)))
+    budget = min(BATCH_TOKENS, max(LEAST_TOKENS, share))
+    batches = plan_batches(lengths, budget)
+    if not 1 < len(batches) <= FEW * threads:
+        return batches
+    most, least = -(-len(batches) // threads) * threads, LEAST_TOKENS
+    while budget - least > STEP:
+        middle = (least + budget) // 2
+        found = plan_batches(lengths, middle)
+        if len(found) <= most:
+            batches, budget = found, middle
+        else:
+            least = middle
+    return batches
 
 
 def plan_batches(lengths: Sequence[int] | NDArray[np.intp], budget: int) -> list[NDArray[np.intp]]:

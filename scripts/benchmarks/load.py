@@ -26,6 +26,8 @@ from scripts.console import BadInput
 SECONDS_TO_RECOVER = 60.0
 RECOVERED = 3
 """Answers in a row, as fast as before, after which a service has recovered."""
+CROWDS = (32, 16, 8, 4)
+"""Clients that ask for what a service can answer: as many as it lets wait, since one refused asks again at once."""
 SAMPLES = 10
 """Of memory, a second apart, whose median is taken."""
 CALM = 3.0
@@ -193,7 +195,7 @@ class Overload:
     """What became of more requests than can be answered."""
 
     kind: str
-    capacity: float  # answers a second that 32 patient clients got
+    capacity: float  # answers a second that patient clients got
     calm: float  # milliseconds, the median of one client alone
     rate: float  # requests a second
     seconds: float
@@ -230,8 +232,7 @@ async def _overload(
     stage("capacity")
     await closed_loop(address, requests, 1, min(1.0, seconds / 4))
     alone = Latency.of(await closed_loop(address, requests, 1, min(3.0, seconds / 4)))
-    busy = min(10.0, seconds / 2)
-    capacity = sum(each.status == 200 for each in await closed_loop(address, requests, 32, busy)) / busy
+    capacity = await _capacity(address, requests, min(10.0, seconds / 2))
     if alone is None or not capacity:
         raise BadInput(f"{address} answers no request of the kind {kind}: it may not be overloaded yet")
     before, samples = await usage(address), []
@@ -262,6 +263,15 @@ async def _overload(
         (await usage(address)).memory,
         recovered,
     )
+
+
+async def _capacity(address: str, requests: Sequence[bytes], seconds: float) -> float:
+    """Answers a second that clients get who ask again when they have theirs; of so many as need no refusal."""
+    for clients in CROWDS:
+        statuses = [each.status for each in await closed_loop(address, requests, clients, seconds)]
+        if 429 not in statuses:
+            break
+    return statuses.count(200) / seconds
 
 
 async def _recovery(address: str, requests: Sequence[bytes], within: float, ended: float) -> float | None:

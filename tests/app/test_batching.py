@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.batching import TOKEN_BUDGET, Queue, Queues, next_batch, retry_after
+from app.batching import TOKEN_BUDGET, Queue, Queues, retry_after
 from app.calls import CALL, CLIENT_GONE, Call
 from app.errors import ServiceError
 from app.settings import BUNDLES, Settings
@@ -102,32 +102,7 @@ def status_of(future: Future[Any]) -> int:
     return error.status
 
 
-# The planner
-
-
-@given(
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=80).map(sorted),
-    budget=st.integers(1, 100),
-    at=st.integers(0),
-)
-def test_a_batch_holds_whose_turn_it_is_and_keeps_to_the_budget(lengths: list[int], budget: int, at: int) -> None:
-    first = at % len(lengths)
-    chosen = next_batch(np.array(lengths), first, budget)
-    rows = lengths[chosen]
-    assert chosen.start <= first < chosen.stop
-    assert len(rows) == 1 or len(rows) * max(rows) <= budget
-
-
-@given(count=st.integers(1, 50), length=st.integers(1, 20))
-def test_texts_of_one_length_fill_the_budget(count: int, length: int) -> None:
-    rows = next_batch(np.full(count, length), count - 1, 100)
-    assert rows.stop - rows.start == min(count, max(1, 100 // length))
-
-
-def test_a_long_text_does_not_pad_short_ones() -> None:
-    lengths = np.array([10] * 20 + [100])
-    assert next_batch(lengths, 20, 1000) == slice(20, 21)
-    assert next_batch(lengths, 0, 1000) == slice(0, 20)
+# The queue
 
 
 @given(requests=st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=12), min_size=1, max_size=8))
@@ -141,11 +116,8 @@ def test_every_request_gets_its_own_answers_in_order(requests: list[list[int]]) 
     for number, (lengths, answer) in enumerate(zip(requests, answers, strict=True)):
         assert answer.tolist() == [[100 * number + at, length] for at, length in enumerate(lengths)]
     for batch in graph.batches:
-        assert len(batch) == 1 or len(batch) * max(length for _, length in batch) <= BUDGET
+        assert len(batch) == 1 or sum(length for _, length in batch) <= BUDGET
     assert queue.waiting == (0, 0)
-
-
-# The queue
 
 
 def test_an_idle_worker_takes_a_text_at_once_and_then_what_came_meanwhile(graph: Graph, ask: Any) -> None:
@@ -161,16 +133,34 @@ def test_a_small_request_does_not_wait_for_a_huge_one(graph: Graph, ask: Any) ->
     huge, small = ask(texts(*[16] * 10, first=1)), ask(texts(2, first=99))
     graph.open.set()
     huge.result(5), small.result(5), held.result(5)
-    turns = [[token for token, _ in batch] for batch in graph.batches]
-    assert 99 in turns[2], turns  # after one batch of the huge one's, not after five
+    tokens = [[token for token, _ in batch] for batch in graph.batches]
+    assert 99 in tokens[1], tokens
 
 
-def test_two_huge_requests_take_turns(graph: Graph, ask: Any) -> None:
+def test_what_is_alike_is_answered_in_the_order_in_which_it_came(graph: Graph, ask: Any) -> None:
     hold(graph, ask)
-    one, other = ask(texts(*[32] * 3, first=1)), ask(texts(*[32] * 3, first=11))
+    asked = [ask(texts(*[32] * 2, first=first)) for first in (1, 11, 21)]
     graph.open.set()
-    one.result(5), other.result(5)
-    assert [batch[0][0] > 10 for batch in graph.batches[1:]] == [False, True] * 3
+    assert [len(future.result(5)) for future in asked] == [2, 2, 2]
+    assert [batch[0][0] // 10 for batch in graph.batches[1:]] == [0, 0, 1, 1, 2, 2]
+
+
+def test_what_waited_gets_its_turn_before_small_ones_that_keep_coming(graph: Graph, queue: Queue, ask: Any) -> None:
+    held = hold(graph, ask)
+    large = ask(texts(32, 32, first=1))
+    came = []
+
+    def another(batch: Any) -> None:
+        if not large.done():
+            came.append(ask(texts(20, first=100 + len(came))))
+
+    queue.on_batch = another
+    graph.open.set()
+    assert [len(future.result(5)) for future in (held, large)] == [1, 2]
+    queue.on_batch = lambda batch: None
+    order = [batch[0][0] for batch in graph.batches]
+    assert max(order.index(1), order.index(2)) < 20, order
+    assert all(len(future.result(5)) == 1 for future in came)
 
 
 def test_equal_texts_run_once(graph: Graph, ask: Any) -> None:
@@ -229,19 +219,36 @@ def test_retry_after_is_the_measured_time_in_whole_seconds(graph: Graph, queue: 
     assert [retry_after(seconds) for seconds in (0, 1.2, 10**6)] == [1, 2, 60]
 
 
-def test_nobody_waits_long_but_for_turns_and_who_asks_for_much(graph: Graph, queue: Queue, ask: Any) -> None:
+def test_nobody_waits_long_but_who_asks_for_much(graph: Graph, queue: Queue, ask: Any) -> None:
     queue._max_wait = 2.0
     queue._seen_tokens, queue._seen_seconds = 100.0, 5.0  # 0.05 s a token
     hold(graph, ask)
-    large = ask(texts(30, 30, 30))  # 4.5 s of work, but of a small request's turn it takes one batch: 1.6 s
-    small = ask(texts(5, first=50))
-    others = [ask(texts(20, 20, first=first)) for first in (60, 62)]  # 2 s of work each: they wait up to 32
-    refused = ask(texts(5, first=70)).exception(5)  # one turn of each before it: 32 + 5 + 32 + 32 tokens
+    large = ask(texts(30, 30, 30))  # 4.5 s of work, of which a small request waits for none
+    small = [ask(texts(2, first=100 + 10 * number)) for number in range(21)]  # before the last of them are 2 s of work
+    refused = ask(texts(2, first=70)).exception(5)
     assert isinstance(refused, ServiceError)
-    assert (refused.status, refused.retry_after) == (429, 6)
-    assert str(refused).startswith("fake has work for 5.0 seconds before this, more than it would let wait (DSE_MAX_WA")
+    assert (refused.status, refused.retry_after) == (429, 3)
+    assert str(refused).startswith("fake has work for 2.1 seconds before this, more than it would let wait (DSE_MAX_WA")
+    other = ask(texts(20, 20, first=60))  # it takes 2 s itself, and waits up to 32
     graph.open.set()
-    assert [len(future.result(5)) for future in (large, small, *others)] == [3, 1, 2, 2]
+    assert [len(future.result(5)) for future in (large, *small, other)] == [3, *[1] * 21, 2]
+
+
+def test_throughput_is_by_the_clock_while_there_is_work(graph: Graph, queue: Queue, ask: Any) -> None:
+    """What is done between two batches, by whomever, takes time from what waits too."""
+    held = hold(graph, ask)
+    waiting = [ask(texts(20, first=first)) for first in (1, 2)]
+    pick = queue._pick
+    queue._pick = lambda: (time.sleep(0.1), pick())[1]  # type: ignore[method-assign]
+    graph.open.set()
+    assert [len(future.result(5)) for future in (held, *waiting)] == [1, 1, 1]
+    queue._pick = pick  # type: ignore[method-assign]
+    assert queue._seconds(40) > 0.15
+    ask(texts(20, first=3)).result(5)
+    before = queue._seen_seconds
+    time.sleep(0.2)  # idle
+    ask(texts(20, first=4)).result(5)
+    assert queue._seen_seconds == before
 
 
 def test_what_waits_beyond_its_deadline_is_504_and_never_runs(graph: Graph, queue: Queue, ask: Any) -> None:
@@ -382,7 +389,7 @@ def test_the_shipped_teacher_answers_the_same_alone_and_in_company() -> None:
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_batches_are_as_large_served_as_they_are_offline() -> None:
+def test_the_setting_is_what_a_queue_takes_by_itself() -> None:
     assert Settings().batch_tokens == TOKEN_BUDGET  # the settings are read before numpy may be loaded
 
 

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,12 +87,23 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(("content", "budget"), [("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", None)])
 def test_the_thread_budget_is_the_containers(tmp_path: Path, content: str, budget: int | None) -> None:
-    import os
-
     (tmp_path / "cpu.max").write_text(content)
     machine = len(os.sched_getaffinity(0))
     assert thread_budget(tmp_path / "cpu.max") == min(machine, budget or machine)
     assert thread_budget(tmp_path / "none") == machine
+
+
+def test_numpy_has_one_thread_and_the_others_have_the_budget() -> None:
+    program = """
+import app, numpy, os
+square = numpy.ones((600, 600), numpy.float32)
+square @ square
+print(len(os.listdir("/proc/self/task")), os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"])
+"""
+    environment = {**os.environ, "DSE_THREADS": "2"}
+    environment.pop("OPENBLAS_NUM_THREADS", None)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "2", "PASSIVE"]
 
 
 def test_an_index_ranked_by_the_head_answers_as_the_head_and_opens_with_no_other(tmp_path: Path) -> None:

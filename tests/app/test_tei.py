@@ -119,7 +119,7 @@ def test_info(client: TestClient, student: Student) -> None:
         "model_type": {"embedding": {"pooling": "mean"}},
         "max_concurrent_requests": None,
         "max_input_length": 32,
-        "max_batch_tokens": 1024,
+        "max_batch_tokens": 512,
         "max_batch_requests": None,
         "max_client_batch_size": 1024,
         "auto_truncate": True,
