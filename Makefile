@@ -48,6 +48,8 @@ test-interop: ## load the shipped students with sentence-transformers, in an env
 	$(VENV)-interop/bin/python -m pytest tests/model/test_sentence_transformers.py
 
 CLIENTS := $(VENV)-clients
+# Some of the libraries leave their connections to the garbage collector.
+UNCLOSED := ignore::ResourceWarning
 
 $(CLIENTS)/.installed: pyproject.toml constraints.txt tests/clients/requirements.txt
 	$(PYTHON) -m venv $(CLIENTS)
@@ -57,9 +59,9 @@ $(CLIENTS)/.installed: pyproject.toml constraints.txt tests/clients/requirements
 
 test-clients: $(CLIENTS)/.installed ## point client libraries at the running service, in an environment of their own
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
-	$(CLIENTS)/bin/python -m pytest tests/clients
+	$(CLIENTS)/bin/python -m pytest -W $(UNCLOSED) tests/clients
 	$(CLIENTS)/bin/python -m pip install --quiet --no-deps --upgrade cohere # LangChain and LlamaIndex hold it back
-	$(CLIENTS)/bin/python -m pytest tests/clients/test_clients.py -k TestCohere
+	$(CLIENTS)/bin/python -m pytest -W $(UNCLOSED) tests/clients/test_clients.py -k TestCohere
 
 FUZZ ?= 10000
 
