@@ -49,7 +49,7 @@ def load(settings: Settings) -> Service:
         ArtifactError, IndexFault: a part is missing or altered, or the index was built with another encoder; the
             message says how to mend it.
     """
-    queues = Queues(settings.batch_tokens * settings.threads, settings.max_queue_tokens, settings.max_wait)
+    queues = Queues(settings.tokens_of_a_batch, settings.max_queue_tokens, settings.max_wait)
     folders = (settings.bundle, *settings.bundles)
     students = [queues.student(load_student(folder, settings.threads)) for folder in folders]
     index, searching = None, students[0]

@@ -136,6 +136,11 @@ class Settings(BaseSettings):
             raise ValueError(f"DSE_DEPTH ({self.depth}) is above DSE_MAX_DEPTH ({self.max_depth})")
         return self
 
+    @property
+    def tokens_of_a_batch(self) -> int:
+        """Most tokens of a batch: each thread's, together."""
+        return self.batch_tokens * self.threads
+
     def milvus_access(self) -> MilvusAccess:
         """How a Milvus is reached."""
         return MilvusAccess(

@@ -209,7 +209,7 @@ def info(
         "model_type": {"reranker": labels} if teacher else {"embedding": {"pooling": "mean"}},
         "max_concurrent_requests": None,
         "max_input_length": told.scorer.max_tokens if isinstance(told, Teacher) else told.encoder.max_tokens,
-        "max_batch_tokens": settings.batch_tokens * settings.threads,
+        "max_batch_tokens": settings.tokens_of_a_batch,
         "max_batch_requests": None,
         "max_client_batch_size": settings.max_teacher_pairs if teacher else settings.max_batch,
         "auto_truncate": True,

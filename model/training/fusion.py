@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -141,8 +142,6 @@ class _Look:
         return self._masks[name]
 
     def _masks_padding(self, name: str) -> bool:
-        import onnxruntime
-
         texts = np.array([[1, 1, 1, 1], [1, 1, 0, 0]])
         part = self._as_far_as(name)
         session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
