@@ -163,6 +163,25 @@ def test_what_waited_gets_its_turn_before_small_ones_that_keep_coming(graph: Gra
     assert all(len(future.result(5)) == 1 for future in came)
 
 
+def test_who_gave_up_has_no_share_of_what_is_done_after(graph: Graph, queue: Queue, ask: Any) -> None:
+    held = hold(graph, ask)
+    call = Call("gone", timeout=10)
+    left, first = ask(texts(32, 32, 32, first=1), call), ask(texts(32, 32, first=11))
+    call.gone = True
+    came = []
+
+    def another(batch: Any) -> None:
+        if len(graph.batches) == 2:
+            came.append(ask(texts(20, 20, first=21)))  # with half of a share the first would be far from its end
+
+    queue.on_batch = another
+    graph.open.set()
+    assert [len(future.result(5)) for future in (held, first)] == [1, 2]
+    assert len(came[0].result(5)) == 2
+    assert status_of(left) == CLIENT_GONE
+    assert [batch[0][0] // 10 for batch in graph.batches[1:]] == [1, 1, 2, 2]
+
+
 def test_equal_texts_run_once(graph: Graph, ask: Any) -> None:
     hold(graph, ask)
     twins = [ask(texts(4, first=7)) for _ in range(3)]

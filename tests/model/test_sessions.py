@@ -71,6 +71,12 @@ def test_rows_alike_are_shared_evenly(length: int, threads: int, each: int) -> N
     assert [len(share) for share in shares] == [each] * threads
 
 
+@pytest.mark.parametrize(("rows", "threads", "sizes"), [(12, 2, [6, 6]), (20, 2, [5] * 4), (18, 2, [5, 5, 5, 3])])
+def test_a_few_batches_are_of_one_size(rows: int, threads: int, sizes: list[int]) -> None:
+    """Filled up to the most, batches of 8 would leave the last thread 4, 4 and 2."""
+    assert [len(share) for share in plan_shares(np.full(rows, 32), threads)] == sizes
+
+
 def test_as_many_batches_run_at_once_as_there_are_threads(
     runners: dict[int, GraphRunner], tokenizer: SentenceTokenizer
 ) -> None:
