@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Keys:
         """The keys that the settings name.
 
         Raises:
-            KeyFault: a file cannot be read, a source names no key, or a key is too short.
+            KeyFault: a file cannot be read, a source names no key, or a key is too short or not of ASCII.
         """
         return cls(
             _digests("DSE_API_KEYS", settings.api_keys, settings.api_keys_file),
@@ -134,6 +135,11 @@ def _digests(variable: str, keys: SecretStr | None, file: Path | None) -> list[b
     if (keys or file) and not found:
         # Else a file that was emptied by mistake would open the service to everybody.
         raise KeyFault(f"{variable}: no key is given, though a source of keys is; give one, or unset it")
+    if [key for key in found if not re.fullmatch(r"[\x21-\x7e]+", key)]:
+        raise KeyFault(
+            f"{variable}: a key has other characters than ASCII letters, digits and signs, which clients send in "
+            "different ways; make keys with: openssl rand -hex 32"
+        )
     if short := [key for key in found if len(key) < SHORTEST_KEY]:
         raise KeyFault(
             f"{variable}: {len(short)} of {len(found)} keys are shorter than {SHORTEST_KEY} characters; "

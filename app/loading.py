@@ -61,11 +61,21 @@ def load(settings: Settings) -> Service:
     models = Models(students, teacher, settings.model_aliases)
     models.check()
     for model in models.all:
+        _check_queue(settings, model)
         try:
             score(model, [("warm", "up")])
         except ValueError as error:  # shapes that do not fit, within files whose digests do
             raise ArtifactError(f"{model.name} does not work: {error}; export it again") from error
     return Service(models, index, searching, queues)
+
+
+def _check_queue(settings: Settings, model: Student | Teacher) -> None:
+    read = model.scorer.max_tokens if isinstance(model, Teacher) else model.encoder.max_tokens
+    if settings.max_queue_tokens < 2 * read:  # two texts, or a pair in both orders
+        raise ArtifactError(
+            f"DSE_MAX_QUEUE_TOKENS ({settings.max_queue_tokens}) is too few for {model.name}, which may read "
+            f"{2 * read} tokens of one pair; raise it"
+        )
 
 
 def _encoder_of(index: Location, students: Sequence[Student], access: MilvusAccess) -> Student:

@@ -234,10 +234,20 @@ class DocumentBody(BaseModel):
     metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] = {}
 
 
+LONGEST_ID = 4096
+"""Characters: an id stands in the path of a request, percent-encoded, which servers read up to 64 KiB of."""
+
+
+class NewDocument(DocumentBody):
+    """A document to store."""
+
+    id: Annotated[Text, Field(max_length=LONGEST_ID)]
+
+
 class PutDocumentsRequest(Request):
     """Documents to add, or to put in the place of those with the same id; of one id, the last stays."""
 
-    documents: list[DocumentBody] = Field(
+    documents: list[NewDocument] = Field(
         min_length=1, examples=[[{"id": "a/1", "text": "A man plays a flute.", "metadata": {"source": "captions"}}]]
     )
 

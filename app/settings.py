@@ -1,5 +1,7 @@
 """Everything an operator may change: each field is a ``DSE_*`` variable; some are options of ``dse serve`` too."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -46,14 +48,20 @@ OptionalLocation = Annotated[Location | None, BeforeValidator(_located)]
 """A folder, or the address of an index in a Milvus; an empty variable means none."""
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
 Aliases = Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Secrets = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 """Text that is never printed; an empty variable means none."""
+
+
+PREFIX = "DSE_"
+CLOSE = 0.85
+"""Of two names, from which one is taken for a slip of the other."""
 
 
 class Settings(BaseSettings):
     """Settings of the service, from arguments, then ``DSE_*`` variables, then these defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="DSE_", extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     bundle: Path = Field(BUNDLES / "dse-minilm-l6", description="the student's bundle")
     teacher: OptionalPath = Field(BUNDLES / "teacher-minilm-l6", description="the teacher's bundle; empty for none")
@@ -72,7 +80,7 @@ class Settings(BaseSettings):
     milvus_ca_file: OptionalPath = Field(
         None, description="who signed Milvus's certificate (PEM); without it, those that the system trusts"
     )
-    milvus_timeout: Annotated[float, Field(gt=0)] = Field(
+    milvus_timeout: Seconds = Field(
         5.0, description="seconds a search, a look-up or a write in Milvus may take, retries included"
     )
     milvus_consistency: Consistency = Field(
@@ -117,7 +125,7 @@ class Settings(BaseSettings):
         1.5, description="seconds of work that may be before a request, or 16 times its own (429)"
     )
     max_requests: Annotated[int, Field(ge=1)] = Field(128, description="most requests in progress at once (429)")
-    timeout: Annotated[float, Field(gt=0)] = Field(30.0, description="seconds a request may take (504)")
+    timeout: Seconds = Field(30.0, description="seconds a request may take (504), at most a day")
     drain: Annotated[int, Field(ge=0)] = Field(
         20, description="seconds that requests in progress are given after SIGTERM"
     )
@@ -157,3 +165,15 @@ class Settings(BaseSettings):
         if measured is None or "depth" in self.model_fields_set:
             return self.depth
         return min(measured, self.max_depth)
+
+
+def misspelt(variables: Iterable[str]) -> dict[str, str]:
+    """Names of variables that are no setting but nearly one, each with the one that is probably meant.
+
+    >>> misspelt(["DSE_API_KEY", "DSE_API_KEYS", "DSE_DATA", "PATH"])
+    {'DSE_API_KEY': 'DSE_API_KEYS'}
+    """
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    strange = [name for name in variables if name.upper().startswith(PREFIX) and name.upper() not in known]
+    near = {name: get_close_matches(name.upper(), known, 1, CLOSE) for name in strange}
+    return {name: meant[0] for name, meant in near.items() if meant}

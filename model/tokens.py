@@ -1,14 +1,17 @@
 """How does text become the arrays a graph reads, and which texts share a batch?"""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
+
+T = TypeVar("T")
 
 Arrays = dict[str, NDArray[np.int64]]
 """Graph inputs by name, each (rows, tokens) int64."""
@@ -102,15 +105,27 @@ def _cut(picked: Sequence[tuple[Tokens, int]]) -> NDArray[np.bool_]:
     return np.array([tokens.truncated[row] for tokens, row in picked], np.bool_)
 
 
-def _truncated(encodings: Sequence[Encoding]) -> NDArray[np.bool_]:
-    return np.array([bool(encoding.overflowing) for encoding in encodings], np.bool_)
+AHEAD = 32
+"""Characters of a text for each token that a model reads, with which reading a long one begins: most have 4 to 6."""
+SPARE = 128
+"""Tokens beyond those read that a beginning must have: where it ends within a word, its last ones are others."""
+ALONE = 8_192
+"""Characters in all, above which the texts of one call at a time are tokenised."""
+SLICE = 32_768
+"""Characters that are tokenised at a time; the tokenizer takes some hundred bytes for each of their tokens."""
 
 
 class _TokenizerFile:
-    """What both tokenizers share: a ``tokenizer.json``, cut at ``max_tokens``."""
+    """What both tokenizers share: a ``tokenizer.json``, cut at ``max_tokens``.
+
+    However long and many the texts, and however many threads ask: what the tokenizer makes of them, which is far more
+    than the ids that stay, is in memory only for a slice of them. Of a text that is far longer than what is read, only
+    a beginning is looked at.
+    """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer = tokenizer
+        self._alone = threading.Lock()
         self.max_tokens = max_tokens
         pads = [tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>")]  # BERT's name and RoBERTa's
         self._pad_id = next((pad for pad in pads if pad is not None), 0)
@@ -123,14 +138,46 @@ class _TokenizerFile:
         tokenizer.enable_truncation(max_tokens)
         return cls(tokenizer, max_tokens)
 
+    def _read(self, texts: Sequence[str], keep: Callable[[Encoding], T], specials: bool) -> list[T]:
+        """What is kept of the tokens of each text; of a very long one, of enough to fill what is read."""
+        if sum(map(len, texts)) <= ALONE:
+            return list(map(keep, self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=specials)))
+        kept: list[T] = []
+        for some in _slices(texts):
+            with self._alone:
+                beginnings = [self._beginning(text) for text in some]
+                kept += map(keep, self._tokenizer.encode_batch_fast(beginnings, add_special_tokens=specials))
+        return kept
+
+    def _beginning(self, text: str) -> str:
+        """The text, or as much of it as has more tokens than are read: what follows would be cut."""
+        end = AHEAD * self.max_tokens
+        while end < len(text):
+            (read,) = self._tokenizer.encode_batch_fast([text[:end]], add_special_tokens=False)
+            if sum(map(len, (read, *read.overflowing))) >= self.max_tokens + SPARE:
+                return text[:end]
+            end *= 4
+        return text
+
+
+def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Texts in order, some at a time: together of at most ``SLICE`` characters, or one."""
+    first, characters = 0, 0
+    for number, text in enumerate(texts):
+        characters += len(text)
+        if characters > SLICE and number > first:
+            yield texts[first:number]
+            first, characters = number, len(text)
+    yield texts[first:]
+
 
 class SentenceTokenizer(_TokenizerFile):
     """Sentences, each alone: ``[CLS] s [SEP]``, cut at ``max_tokens``."""
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Texts as tokens, in order."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
-        return Tokens(Ragged.of([encoding.ids for encoding in encodings]), _truncated(encodings))
+        read = self._read(texts, lambda encoding: (encoding.ids, bool(encoding.overflowing)), specials=True)
+        return Tokens(Ragged.of([ids for ids, _ in read]), np.array([cut for _, cut in read], np.bool_))
 
     def pieces(self, texts: Sequence[str]) -> tuple[Tokens, NDArray[np.intp]]:
         """Whole texts in pieces of at most ``max_tokens``, each with its own markers.
@@ -165,9 +212,9 @@ class PairTokenizer(_TokenizerFile):
         documents costs what its own length does.
         """
         row_of = {text: row for row, text in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
-        encodings = self._tokenizer.encode_batch_fast(list(row_of), add_special_tokens=False)
-        texts = Ragged.of([encoding.ids[: self.max_tokens] for encoding in encodings])
-        lengths = np.array([len(encoding) for encoding in encodings], np.intp)
+        most_read = self.max_tokens
+        read = self._read(list(row_of), lambda encoding: (encoding.ids[:most_read], len(encoding)), specials=False)
+        texts, lengths = Ragged.of([ids for ids, _ in read]), np.array([length for _, length in read], np.intp)
         left, right = (np.array([row_of[pair[side]] for pair in pairs], np.intp) for side in (0, 1))
         most = self.max_tokens - len(self._frame.specials)
         kept = _longest_first(lengths[left], lengths[right], most)
@@ -235,7 +282,8 @@ def _longest_first(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """How many tokens of each text are kept where both together may have ``most``: the longer loses its end first.
 
-    To the token what tokenizers' own ``longest_first`` keeps.
+    To the token what tokenizers' own ``longest_first`` keeps, but for who has the odd one of two texts so long that
+    only a beginning of either was read: the longer beginning.
     """
     shorter = np.minimum(left, right)
     longer = np.maximum(shorter, most - shorter)

@@ -1,6 +1,7 @@
 """How do commands talk to people and to programs?"""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from app.settings import Settings
+from app.settings import Settings, misspelt
 from index.manifest import IndexFault
 from index.sources import SourceError
 from model.faults import DimensionsError, TrainingFault
@@ -60,6 +61,8 @@ def read_settings(**given: Any) -> Settings:
     Raises:
         BadInput: one of them cannot be used; the message names it.
     """
+    for variable, meant in misspelt(os.environ).items():
+        raise BadInput(f"{variable} is not a setting; did you mean {meant}? Unset it, or name it so")
     try:
         return Settings(**given)
     except ValidationError as error:

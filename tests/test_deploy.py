@@ -154,6 +154,7 @@ def test_a_stop_has_the_time_it_needs(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_runs_as_the_images_user_and_may_do_nothing_else(kind: str) -> None:
     user, group = map(int, re.findall(r"^USER (\d+):(\d+)$", DOCKERFILE, re.MULTILINE)[0])
+    assert pod(kind)["enableServiceLinks"] is False  # they would set DSE_PORT
     context = pod(kind)["securityContext"]
     assert (context["runAsNonRoot"], context["runAsUser"], context["runAsGroup"]) == (True, user, group)
     assert container(kind)["securityContext"] == {

@@ -9,6 +9,7 @@ from app.auth import AdminOnly
 from app.errors import ServiceError
 from app.routes.checks import within
 from app.routes.dependencies import LiveDep, ServiceDep, SettingsDep, WritableDep
+from app.routes.paths import ID
 from app.schemas import (
     DocumentBody,
     DocumentStatus,
@@ -48,7 +49,7 @@ def put_documents(
     )
 
 
-@router.get("/documents/{id:path}", tags=["documents"])
+@router.get(f"/documents/{ID}", tags=["documents"])
 def get_document(id: Id, live: LiveDep) -> DocumentBody:
     """A document, by its id."""
     found = live.view().get(id)
@@ -58,7 +59,7 @@ def get_document(id: Id, live: LiveDep) -> DocumentBody:
 
 
 @router.delete(
-    "/documents/{id:path}", tags=["documents"], status_code=204, dependencies=[AdminOnly], responses=_WRITE_ERRORS
+    f"/documents/{ID}", tags=["documents"], status_code=204, dependencies=[AdminOnly], responses=_WRITE_ERRORS
 )
 def delete_document(id: Id, index: WritableDep) -> None:
     """Remove a document; the next search does not find it."""

@@ -88,6 +88,7 @@ def compare(
         wanted = None if request.filter is None else parse_filter(request.filter)
         index = service.index.view()
         depth = settings.depth_for(index.manifest.depth)
+        within(max(request.k, depth), settings.max_depth, "candidates a query", "DSE_MAX_DEPTH")
         refuse_long(student, [query], request.truncate)
         view = partial(view_of_index, student, index, query, request.k, depth, wanted)
     else:

@@ -11,6 +11,7 @@ from app.registry import Models
 from app.routes.checks import within
 from app.routes.dependencies import ModelsDep, SettingsDep
 from app.routes.fields import Spoken, Texts, json_response
+from app.routes.paths import MODEL
 from model.bundle import Student, Teacher
 
 
@@ -116,8 +117,8 @@ def model_list(models: ModelsDep) -> ModelList:
     return ModelList(data=[_facts(model, models) for model in models.all])
 
 
-@router.get("/models/{model:path}", include_in_schema=False)
-@router.get("/v1/models/{model:path}")
+@router.get(f"/models/{MODEL}", include_in_schema=False)
+@router.get(f"/v1/models/{MODEL}")
 def model_facts(model: Annotated[str, Path(description="a name, or an alias")], models: ModelsDep) -> ModelFacts:
     """One model, by its name or an alias."""
     return _facts(models.named(model), models)

@@ -207,7 +207,7 @@ def info(
         "model_dtype": None if isinstance(told, Teacher) else {"int8": "int8", "fp32": "float32"}[told.graph],
         "served_model_name": told.name,
         "model_type": {"reranker": labels} if teacher else {"embedding": {"pooling": "mean"}},
-        "max_concurrent_requests": None,
+        "max_concurrent_requests": settings.max_requests,
         "max_input_length": told.scorer.max_tokens if isinstance(told, Teacher) else told.encoder.max_tokens,
         "max_batch_tokens": settings.tokens_of_a_batch,
         "max_batch_requests": None,

@@ -110,7 +110,13 @@ def test_keys_come_from_files_too(settings: Settings, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("\n \n", "no key is given"), ("short\n", "1 of 1 keys are shorter than 16"), (None, "cannot be read")],
+    [
+        ("\n \n", "no key is given"),
+        ("short\n", "1 of 1 keys are shorter than 16"),
+        (None, "cannot be read"),
+        ("schlüssel-0123456789\n", "other characters than ASCII"),
+        ("two words 0123456789\n", "other characters than"),
+    ],
 )
 def test_keys_that_would_not_protect_are_refused_at_start(
     settings: Settings, tmp_path: Path, content: str | None, message: str

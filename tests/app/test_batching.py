@@ -281,6 +281,14 @@ def test_what_waits_beyond_its_deadline_is_504_and_never_runs(graph: Graph, queu
     assert queue.dropped == 1
 
 
+def test_what_is_late_when_it_comes_never_runs(graph: Graph, ask: Any) -> None:
+    assert status_of(ask(texts(4), Call("late", timeout=0.0), waits=False)) == 504
+    call = Call("gone", timeout=10)
+    call.gone = True
+    assert status_of(ask(texts(4), call, waits=False)) == CLIENT_GONE
+    assert graph.batches == []
+
+
 def test_what_a_client_left_behind_never_runs(graph: Graph, queue: Queue, ask: Any) -> None:
     hold(graph, ask)
     call = Call("gone", timeout=10)

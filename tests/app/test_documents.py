@@ -96,7 +96,7 @@ def test_any_id_has_a_route(own: Settings) -> None:
         return answer.status, json.loads(content) if content else {}
 
     try:
-        for id_ in ["a/b/c", "/a", "ü/✓ ?#%25", "a b", "x/../y?z=1", "%2F", "trailing/"]:
+        for id_ in ["a/b/c", "/a", "ü/✓ ?#%25", "a b", "x/../y?z=1", "%2F", "trailing/", "a\nb", "a\n"]:
             document = {"id": id_, "text": "tonsil", "metadata": {}}
             assert call("PUT", "/v1/documents", {"documents": [document]})[0] == 200
             path = f"/v1/documents/{quote(id_, safe='')}"
@@ -108,6 +108,14 @@ def test_any_id_has_a_route(own: Settings) -> None:
         server.should_exit = True
         connection.close()
         thread.join()
+
+
+def test_an_id_that_ends_in_a_line_break_is_another(client: TestClient) -> None:
+    put(client, NEW, NEW | {"id": "new\n"})
+    assert client.delete("/v1/documents/new%0A").status_code == 204
+    assert client.get("/v1/documents/new").json() == NEW
+    assert client.delete("/v1/documents/new%0A").status_code == 404
+    assert client.get("/v1/documents/new").status_code == 200
 
 
 def test_compaction_keeps_every_answer(client: TestClient, own: Settings) -> None:
@@ -181,6 +189,7 @@ for _ in range(70):
         ([{"id": "x"}], 422, "documents.0.text", "Field required"),
         ([NEW, {"id": 5, "text": "x"}], 422, "documents.1.id", "valid string"),
         ([{"id": " ", "text": "x"}], 422, "documents.0.id", "empty"),
+        ([{"id": "x" * 4097, "text": "x"}], 422, "documents.0.id", "at most 4096"),
         ([{"id": "x", "text": "a\0b"}], 422, "documents.0.text", "NUL"),
         ([{"id": "x", "text": "x", "metadata": []}], 422, "documents.0.metadata", "valid dictionary"),
         ([{"id": "x", "text": "x", "metadata": DEEP}], 422, "documents.0.metadata", "more than 64 levels deep"),

@@ -20,6 +20,7 @@ from index.live import LiveIndex
 from index.manifest import IndexFault
 from index.sources import SourcedDocument
 from model.bundle import Student, load_student
+from model.manifest import ArtifactError
 from tests.conftest import WORDS
 from tests.tiny import write_student
 
@@ -83,6 +84,21 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DSE_PORT", "high")
     with pytest.raises(ValidationError, match="port"):
         Settings()
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "0", "86401"])
+def test_a_deadline_is_one_that_can_be_waited_for(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+    for name in ("timeout", "milvus_timeout"):
+        with monkeypatch.context() as variables:
+            variables.setenv(f"DSE_{name.upper()}", seconds)
+            with pytest.raises(ValidationError, match=name):
+                Settings()
+
+
+def test_a_queue_too_short_for_what_a_model_reads_is_refused(settings: Settings) -> None:
+    with pytest.raises(ArtifactError, match=r"DSE_MAX_QUEUE_TOKENS \(63\) is too few for tiny-student, .* 64 tokens"):
+        load(settings.model_copy(update={"max_queue_tokens": 63}))
+    assert load(settings.model_copy(update={"max_queue_tokens": 64, "teacher": None})).student.name == "tiny-student"
 
 
 @pytest.mark.parametrize(("content", "budget"), [("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", None)])

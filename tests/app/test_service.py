@@ -236,6 +236,15 @@ def test_what_only_the_teacher_cannot_read_to_its_end(tmp_path, settings: Settin
         assert "12 tokens that brief" in refused.json()["error"]["message"]
 
 
+def test_comparing_goes_no_deeper_than_a_search(settings: Settings) -> None:
+    client = TestClient(create_app(settings.model_copy(update={"depth": 5, "max_depth": 5})))
+    for path in ("/v1/search", "/v1/compare"):
+        assert client.post(path, json={"query": "a", "k": 5}).status_code == 200
+        refused = client.post(path, json={"query": "a", "k": 6})
+        assert refused.status_code == 413
+        assert "the limit is 5 (DSE_MAX_DEPTH)" in refused.json()["error"]["message"]
+
+
 def test_a_batch_of_the_teachers_is_its_searches_or_refused(client: TestClient) -> None:
     body = {"queries": ["listen", "stone"], "k": 3, "rerank": "teacher"}
     batch = client.post("/v1/search/batch", json=body).json()["results"]

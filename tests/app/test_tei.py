@@ -117,7 +117,7 @@ def test_info(client: TestClient, student: Student) -> None:
         "model_dtype": "int8",
         "served_model_name": "tiny-student",
         "model_type": {"embedding": {"pooling": "mean"}},
-        "max_concurrent_requests": None,
+        "max_concurrent_requests": 128,
         "max_input_length": 32,
         "max_batch_tokens": 512,
         "max_batch_requests": None,

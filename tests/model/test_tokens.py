@@ -1,12 +1,13 @@
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Encoding, Tokenizer, models, pre_tokenizers, processors
 
-from model.tokens import PairTokenizer, SentenceTokenizer, plan_batches
+from model.tokens import AHEAD, SLICE, PairTokenizer, SentenceTokenizer, plan_batches
 from tests import tiny
 
 
@@ -62,6 +63,60 @@ def test_a_batch_of_sentences_is_what_encoding_each_alone_gives(
     np.testing.assert_array_equal(arrays["input_ids"], plainly([alone[row].ids for row in rows], 0))
     np.testing.assert_array_equal(arrays["attention_mask"], plainly([alone[row].attention_mask for row in rows], 0))
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.int64)}
+
+
+LONG = st.lists(
+    st.tuples(st.sampled_from(["a", "xyz", "abc" * 10, "c" * 101, "\N{SNOWMAN}", ",", " "]), st.integers(1, 60))
+)
+
+
+@pytest.mark.parametrize("space", [" ", ""])
+@settings(max_examples=40)
+@given(texts=st.lists(LONG, max_size=3))
+def test_of_long_texts_a_beginning_is_enough(
+    tokenizer_file: Path, space: str, texts: list[list[tuple[str, int]]]
+) -> None:
+    """In small: looked at from 32 characters on, and 60 at a time."""
+    written = [space.join(space.join([word] * times) for word, times in text) for text in texts]
+    one_by_one = Tokenizer.from_file(str(tokenizer_file))
+    one_by_one.enable_truncation(32)
+    alone = [one_by_one.encode(text) for text in written]
+    with mock.patch.multiple("model.tokens", AHEAD=1, ALONE=20, SLICE=60):
+        tokens = SentenceTokenizer.load(tokenizer_file, 32).tokenize(written)
+        pairs = PairTokenizer.load(tokenizer_file, 32).tokenize([(text, "a") for text in written])
+    assert [tokens.ids.row(row).tolist() for row in range(len(tokens))] == [encoding.ids for encoding in alone]
+    assert tokens.truncated.tolist() == [bool(encoding.overflowing) for encoding in alone]
+    paired = [one_by_one.encode(text, "a") for text in written]
+    assert [pairs.ids.row(row).tolist() for row in range(len(pairs))] == [encoding.ids for encoding in paired]
+    assert pairs.truncated.tolist() == [bool(encoding.overflowing) for encoding in paired]
+
+
+class Noting:
+    """A tokenizer that notes how many characters it was given at a time."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.given = tokenizer, list[int]()
+        self.token_to_id = tokenizer.token_to_id
+
+    def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> list[Encoding]:
+        self.given.append(sum(map(len, texts)))
+        return self.tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+
+
+def test_little_is_tokenised_at_a_time(tokenizer_file: Path) -> None:
+    whole = Tokenizer.from_file(str(tokenizer_file))
+    whole.enable_truncation(256)
+    noting = Noting(whole)
+    tokenizer = SentenceTokenizer(noting, 256)  # type: ignore[arg-type]
+    many = ["a" * 90 + " " + "b" * 90] * 300
+    tokens = tokenizer.tokenize([*many, "a b " * 50_000, *many, " " * 20_000 + "a b " * 50_000])
+    assert len(tokens) == 602
+    assert np.flatnonzero(tokens.truncated).tolist() == [300, 601]
+    assert max(noting.given) <= SLICE
+    assert sum(noting.given) <= 2 * sum(map(len, many)) + (2 + 1 + 4 + 4) * AHEAD * 256
+    noting.given.clear()
+    tokenizer.tokenize(many[:20])
+    assert noting.given == [20 * 181]
 
 
 @pytest.fixture(scope="module")

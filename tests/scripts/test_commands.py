@@ -287,6 +287,15 @@ def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         dse("score", "a", "b")
 
 
+def test_a_misspelt_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSE_READONLY", "true")
+    with pytest.raises(BadInput, match="DSE_READONLY is not a setting; did you mean DSE_READ_ONLY"):
+        dse("serve")
+    monkeypatch.delenv("DSE_READONLY")
+    monkeypatch.setenv("DSE_SERVICE_HOST", "10.0.0.1")  # as Kubernetes would, of a Service that is called dse
+    assert "score" in dse("score", "a", "b")
+
+
 def test_a_port_in_use_is_refused_before_the_models_are_read() -> None:
     import socket
 
