@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index.filters import CONTAINER, AllOf, AnyOf, Compares, Condition, Exists, Filter, Not, OneOf, Rank, rank
+from index.filters import CONTAINER, MAX_PATH, AllOf, AnyOf, Compares, Condition, Exists, Filter, Not, OneOf, Rank, rank
 from index.manifest import IndexFault
 
 RUN_BYTES = 128 * 2**20
@@ -198,9 +198,11 @@ class _Counted:
 
 
 def entries(metadata: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every path and what is there: :func:`index.filters.values_at`, for all paths at once."""
+    """Every path that a filter may name, and what is there: :func:`index.filters.values_at`, for all at once."""
     for name, value in metadata.items():
         path = above + name
+        if len(path) > MAX_PATH:  # no filter may name it, nor what is below
+            continue
         yield path, value
         elements = value if isinstance(value, list) else ()
         for element in elements:
@@ -220,7 +222,7 @@ def _sorted_runs(metadata: Iterable[Mapping[str, Any]]) -> Iterator[Iterator[_Gr
             group = groups.get(key)
             if group is None:
                 groups[key] = {} if key[1][0] == CONTAINER else value, [row]
-                size += _VALUE_BYTES + (len(value) if isinstance(value, str) else 0)
+                size += _VALUE_BYTES + len(path) + (len(value) if isinstance(value, str) else 0)
             elif group[1][-1] != row:
                 group[1].append(row)
                 size += _ROW_BYTES

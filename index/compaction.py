@@ -48,12 +48,8 @@ def fold(
     Raises:
         IndexFault: it cannot be built, proven or written.
     """
+    check_ranking(view.manifest, head)
     ranked_by = view.manifest.head
-    if ranked_by is not None and head is None:
-        raise IndexFault(
-            f"FAISS ranks this index by the head of {ranked_by.name} ({ranked_by.digest}), which is not at hand; give "
-            "the bundle that has it (--bundle), or build the index again"
-        )
     started = time.monotonic()
     rows = view.rows()
     (home / DOCUMENTS_FILE).unlink(missing_ok=True)
@@ -64,6 +60,19 @@ def fold(
             writer.append(view.documents(part))
             file.write(np.ascontiguousarray(vectors(part), "<f4").tobytes())
     return _finish(home, view, encoder, None if ranked_by is None else head, started)
+
+
+def check_ranking(manifest: GenerationManifest, head: HeadVectors | None) -> None:
+    """Is there a head for an index that FAISS ranks by one?
+
+    Raises:
+        IndexFault: there is none.
+    """
+    if manifest.head is not None and head is None:
+        raise IndexFault(
+            f"FAISS ranks this index by the head of {manifest.head.name} ({manifest.head.digest}), and none that it "
+            "could rank by is at hand; give the bundle that has it (--bundle), or build the index again"
+        )
 
 
 def _finish(

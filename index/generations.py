@@ -23,7 +23,7 @@ from index.durable import fsync
 from index.filters import Filter
 from index.headers import check_candidates, check_documents, check_embeddings
 from index.manifest import MANIFEST, BusyFault, EncoderIdentity, GenerationManifest, IndexFault, Verify
-from index.nearest import HeadVectors, NearestSearch, Tuning
+from index.nearest import DECIMALS, HeadVectors, NearestSearch, Tuning
 from index.selection import Selection
 
 CURRENT = "CURRENT"
@@ -38,7 +38,6 @@ METADATA_FILE = "metadata.safetensors"
 FILES = (CANDIDATES_FILE, EMBEDDINGS_FILE, DOCUMENTS_FILE, METADATA_FILE)
 LATER_FILES = (METADATA_FILE,)  # that a generation of an earlier version may lack
 SELECTIONS = 16  # of filters, remembered for the next search with the same one
-DECIMALS = 5  # of a similarity: what is beyond depends on the kernel, not on the texts
 PARTIAL = ".partial"
 SECONDS_BETWEEN_ATTEMPTS = 0.2
 _NAME = re.compile(r"\d{6,}")
@@ -122,6 +121,13 @@ class Generation:
         Raises:
             IndexFault: a file is missing, altered, or disagrees with the others.
         """
+        try:
+            return cls._read(home, head, verify)
+        except OSError as error:  # gone since it was looked for: the generation is live no longer
+            raise IndexFault(f"{home} cannot be read: {error}; if it is live, restore it or build again") from error
+
+    @classmethod
+    def _read(cls, home: Path, head: HeadVectors | None, verify: Verify) -> "Generation":
         manifest = GenerationManifest.read(home)
         if missing := sorted(set(FILES) - set(LATER_FILES) - manifest.files.keys()):
             raise IndexFault(f"{home / MANIFEST} does not list {missing}; build the index again")

@@ -71,30 +71,30 @@ class NarrowedSearch:
         allowed: Selection,
         scan: Scan,
     ) -> NDArray[np.int64]:
-        """(found,) rows near a query, allowed ones only, nearest first.
+        """(found,) rows near a query, allowed ones only: ``depth``, or some more, or all that there are.
 
         Args:
             query: (width,) as FAISS is asked.
-            depth: at most this many rows.
+            depth: how many are wanted.
             params: what a search among all rows was tuned to.
             allowed: which rows may be found.
             scan: how near some rows are, exactly.
         """
         count = allowed.count
         if count == len(allowed):
-            return self.among_all(query, depth, params)
+            return self.among_all(query, depth, params, scan)
         if count <= max(EXACT_ROWS, depth):
             return nearest_of(allowed.rows, depth, scan)
         if len(allowed) - count <= FEW * len(allowed):
             near = self._candidates.search(query, depth + max(LEAST_SPARE, int(SPARE * depth)), params)
             near = near[allowed.flags[near]]
             if len(near) >= depth:
-                return near[:depth]
+                return near  # which of equals are kept is not for FAISS to say
         share = count / len(allowed)
         if isinstance(self._core, faiss.IndexIVF):
             look = self._through_lists(query, params, allowed, share)
         elif isinstance(self._core, faiss.IndexHNSW):
-            effort = max(params.get("efSearch", int(self._core.hnsw.efSearch)), depth)
+            effort = self._effort(params, depth)["efSearch"]
             near = self._candidates.search(query, effort, params)
             if len(near) >= depth and allowed.flags[near[:depth]].all():
                 return near[:depth]
@@ -110,21 +110,33 @@ class NarrowedSearch:
             settled = best
         return found if look.exhaustive else nearest_of(allowed.rows, depth, scan)
 
-    def among_all(self, query: NDArray[np.float32], depth: int, params: Mapping[str, int]) -> NDArray[np.int64]:
+    def among_all(
+        self, query: NDArray[np.float32], depth: int, params: Mapping[str, int], scan: Scan
+    ) -> NDArray[np.int64]:
         """(found,) rows near a query, nearest first: ``depth``, or all if there are fewer.
 
         Args:
             query: (width,) as FAISS is asked.
             depth: at most this many rows.
-            params: what it was tuned to, which is for a few of the nearest: so few lists may hold fewer than ``depth``.
+            params: what it was tuned to, which is for a few of the nearest: so few lists may hold fewer than ``depth``,
+                and so few steps along links find them no better than by chance.
+            scan: how near some rows are, exactly.
         """
-        found = self._candidates.search(query, depth, params)
+        linked = isinstance(self._core, faiss.IndexHNSW)
+        found = self._candidates.search(query, depth, self._effort(params, depth) if linked else params)
+        wanted = min(depth, len(self._candidates))
         if isinstance(self._core, faiss.IndexIVF):
             nprobe, most = params.get("nprobe", int(self._core.nprobe)), int(self._core.nlist)
-            while len(found) < min(depth, len(self._candidates)) and nprobe < most:
+            while len(found) < wanted and nprobe < most:
                 nprobe = min(GROWTH * nprobe, most)
                 found = self._candidates.search(query, depth, {**params, "nprobe": nprobe})
+        elif linked and len(found) < wanted:  # no links lead to the others
+            return nearest_of(np.arange(len(self._candidates)), depth, scan)
         return found
+
+    def _effort(self, params: Mapping[str, int], depth: int) -> dict[str, int]:
+        """What a graph is walked with for so many: it stops once that many of those it saw lead to none better."""
+        return {**params, "efSearch": max(params.get("efSearch", int(self._core.hnsw.efSearch)), depth)}
 
     def _through_lists(
         self, query: NDArray[np.float32], params: Mapping[str, int], allowed: Selection, share: float

@@ -12,6 +12,7 @@ from index.manifest import HeadIdentity
 from index.narrowed import NarrowedSearch
 from index.selection import Selection
 
+DECIMALS = 5  # of a similarity: what is beyond depends on the kernel, not on the texts
 Floats = NDArray[np.float32]
 
 
@@ -74,16 +75,20 @@ class NearestSearch:
             tuning: how to ask.
             allowed: which rows may be found; default: all.
         """
+        depth = max(1, min(depth, len(self.embeddings)))
         fetched = max(depth, min(depth * tuning.refine, len(self.embeddings)))
         vector = self.query_vectors(query[None])[0]
+
+        def scan(some: NDArray[np.int64]) -> Floats:
+            return self.closeness(query, self.embeddings[some])
+
         if allowed is None:
-            rows = self._narrowed.among_all(vector, fetched, tuning.search)
+            rows = self._narrowed.among_all(vector, fetched, tuning.search, scan)
         else:
-            rows = self._narrowed.search(
-                vector, fetched, tuning.search, allowed, lambda some: self.closeness(query, self.embeddings[some])
-            )
+            rows = self._narrowed.search(vector, fetched, tuning.search, allowed, scan)
         embeddings = self.embeddings[rows]  # (found, dim)
         if len(rows) <= depth:
             return rows, embeddings
-        kept = np.lexsort((rows, -self.closeness(query, embeddings)))[:depth]
+        nearness = np.round(self.closeness(query, embeddings), DECIMALS)
+        kept = np.lexsort((rows, -nearness))[:depth]  # equals by row
         return rows[kept], embeddings[kept]

@@ -15,6 +15,9 @@ MILLION = 1_000_000
 BYTES_PER_NUMBER = 4
 ROW_OVERHEAD = 48  # of SQLite: row number, lengths, two entries of the tree of ids
 FILLED = 0.7  # of a page of a tree whose entries come in no order
+PAGE = 4096  # of SQLite, with this much room for rows:
+ROOM = 4061
+COLUMNS = 3  # times the metadata: its inverted lists, sorted in parts, merged, and written
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,10 @@ def needs(
         IndexFault: so many do not fit into the memory that it may take.
     """
     total = MILLION if documents is None else documents
-    text = sum(len(document.text.encode()) + len(repr(document.metadata)) for document in first)
-    ids = sum(len(document.id.encode()) for document in first)
-    stored = (text + ids + ids / FILLED) / len(first) + ROW_OVERHEAD  # bytes of a row of documents.sqlite
+    metadata = [len(repr(document.metadata).encode()) for document in first]
+    ids = [len(document.id.encode()) for document in first]
+    rows = [sum(parts) + len(d.text.encode()) + ROW_OVERHEAD for d, *parts in zip(first, metadata, ids, strict=True)]
+    stored = (sum(map(_paged, rows)) + sum(ids) / FILLED + COLUMNS * sum(metadata)) / len(first)
     vectors = total * dims * BYTES_PER_NUMBER
     bounded = search if documents is not None else replace(search, memory=None)  # a guess refuses nothing
     planned = bounded.plan(recipe, total, dims)
@@ -64,6 +68,11 @@ def needs(
         memory=now + planned.build_bytes,
         seconds=None if seconds_per_document is None else seconds_per_document * total,
     )
+
+
+def _paged(size: int) -> float:
+    """Bytes that a row of some size takes of a table: what is left of a page is less than a row."""
+    return PAGE / (ROOM // size) if size <= ROOM else size + PAGE / 2
 
 
 def check_disk(folder: Path, needed: Needs, there: int) -> None:

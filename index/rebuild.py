@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.compaction import fold
+from index.compaction import check_ranking, fold
 from index.generations import new_generation
 from index.live import LiveIndex
 from index.manifest import EncoderIdentity
@@ -46,6 +46,7 @@ def rebuild(
         IndexFault: it cannot be read or written; it is as it was.
     """
     with LiveIndex.open(folder, None, writable=True) as live:
+        check_ranking(live.view().manifest, head)  # before anything is embedded
         vectors: _Vectors
         folded = -1
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -46,7 +47,10 @@ class SourcedDocument:
 
 
 class Rejects:
-    """Lines that were passed over: counted, and written to a file of JSON lines if one is named."""
+    """Lines that were passed over: counted, and written to a file of JSON lines if one is named.
+
+    The file takes its place once all lines were read; a build that is refused leaves the one of another.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         """Open the file.
@@ -57,8 +61,11 @@ class Rejects:
         self.count = 0
         self._path, self._file = path, None
         if path is not None:
+            self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            if path.exists() and not path.is_file():
+                raise SourceError(f"{path} cannot be written: it is there, and no file")
             try:
-                self._file = path.open("w", encoding="utf-8", newline="\n")
+                self._file = self._partial.open("w", encoding="utf-8", newline="\n")
             except OSError as error:
                 raise SourceError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -70,10 +77,11 @@ class Rejects:
             self._file.write(json.dumps({"place": place, "reason": reason, "line": line}) + "\n")
 
     def save(self) -> None:
-        """Make what was written so far survive a power cut."""
+        """All lines were read: put the file in its place, durably."""
         if self._file is not None and self._path is not None:
             self._file.flush()
-            fsync(self._path)
+            fsync(self._partial)
+            self._partial.replace(self._path)
             fsync(self._path.parent)
 
     def __enter__(self) -> Self:
@@ -87,6 +95,7 @@ class Rejects:
     ) -> None:
         if self._file is not None:
             self._file.close()
+            self._partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
-    """The lines of a file that are not blank, each with its number from 1.
+    """The lines of a file that are not blank, each with its number from 1, without what ends it.
 
     Raises:
         BadInput: the file cannot be read, or there are none.
@@ -89,7 +89,7 @@ def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {error}") from error
-    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    found = [(number, line.removesuffix("\r")) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise BadInput(f"{path}: no {what} in it")
     return found

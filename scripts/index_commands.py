@@ -249,15 +249,21 @@ def add(
 def delete(
     folder: PlaceArgument,
     ids: Annotated[list[str] | None, typer.Argument(metavar="IDS...", help="Ids of documents.")] = None,
-    file: Annotated[Path | None, typer.Option("--ids", help="A file of ids, one a line.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--ids", help="A file of ids, one a line as it stands; give ids with line breaks as arguments."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Remove documents from an index; the next search does not find them."""
     from index.opening import open_any
+    from index.sources import unusable
 
     if bool(ids) == (file is not None):
         raise BadInput("give either ids or --ids FILE: dse index delete DIR a/1 a/2")
     wanted = [line for _, line in read_lines(file, "ids")] if file is not None else ids or []
+    if problems := [problem for id_ in wanted if (problem := unusable(id_))]:
+        raise BadInput(f"an id holds {problems[0]}; no document has it")
     place = read_location(folder)
     with open_any(place, None, writable=True, access=read_settings().milvus_access()) as index:
         deleted = index.delete(wanted)

@@ -140,8 +140,10 @@ def depth(
     needs_torch()
     if page:
         check_place(page)
+    from model.training.networks import weights_of
     from model.training.pairs import TrainingData
     from model.training.recipes import DistillationRecipe, read_recipe
+    from model.training.runs import weights_digest
     from scripts.studies import depth as study
     from scripts.studies.cells import Cell, Found, run_cells
     from scripts.studies.depth_price import price
@@ -150,10 +152,15 @@ def depth(
     network = base.network if init is None else base.network.model_copy(update={"init": init})
     training_data = TrainingData(data, base.data)
     mixed_kinds = known(["hedgehog"] if mixed is None else mixed, KINDS[1:])
-    wanted = study.students(known(attention, KINDS), known(style, STYLES), layers or LAYERS, mixed_kinds)
-    digests = study.digests(network, base.data, data)
-    cells = [student.cell(number, network.init, digests) for number in seed or SEEDS for student in wanted]
+    depths = list(dict.fromkeys(layers or LAYERS))
+    wanted = study.students(known(attention, KINDS), known(style, STYLES), depths, mixed_kinds)
+    weights, read = weights_digest(weights_of(network.init, init)), study.data_of(network, base.data, data)
     whole = study.parent_layers(network, init)
+    cells = [
+        student.cell(study.recipe_of(network, student, number, whole), weights, read)
+        for number in dict.fromkeys(seed or SEEDS)
+        for student in wanted
+    ]
     with progress_bar() as bar:
         stages = stages_on(bar)
         announce(cells, output, lambda left: price(network, training_data, init, left, output / "parent", stages))

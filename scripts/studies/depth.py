@@ -1,6 +1,5 @@
 """How does the depth of a student bear on its quality, for each kind of attention and each way to imitate?"""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from scripts.evaluation.bootstrap import Estimate, Samples
 from scripts.evaluation.metrics import Floats, pearson
 from scripts.markdown import table
 from scripts.studies.answers import keep, samples
-from scripts.studies.cells import Cell, Found
+from scripts.studies.cells import Cell, Found, digest
 from scripts.studies.plot import Axes, Dot, Series, lines
 
 Style = Literal["dse", "tinybert", "minilm", "distilbert"]
@@ -32,7 +31,7 @@ STYLES: dict[Style, ImitationRecipe | None] = {
     "dse": None,  # the parent's embeddings
     "tinybert": ImitationRecipe(weights={"embedding": 1.0, "hidden": 1.0, "attention": 1.0}),
     "minilm": ImitationRecipe(weights={"last-attention": 1.0, "value-relation": 1.0}),
-    "distilbert": ImitationRecipe(weights={"soft-targets": 5.0, "mlm": 2.0, "hidden-cosine": 1.0}),
+    "distilbert": ImitationRecipe(weights={"soft-targets": 5.0, "mlm": 2.0, "hidden-cosine": 1.0}, mlm_head_steps=300),
 }
 
 Progress = Callable[[str, int, int], None]
@@ -53,10 +52,12 @@ class Student:
         mixed = "" if self.top == self.layers else f"-top{self.top}"
         return f"{self.style}-{self.attention}-{self.layers}{mixed}"
 
-    def cell(self, seed: int, weights: str, digests: Mapping[str, str]) -> Cell:
-        """The student trained with a seed; ``digests`` of :func:`digests`."""
+    def cell(self, recipe: NetworkRecipe, weights: str, data: str) -> Cell:
+        """The student trained by a recipe of :func:`recipe_of`, from weights, on data, both known by their digests."""
+        said = recipe.model_dump_json(exclude={"init"}, exclude_defaults=True)  # where the weights lie is no matter
         facts = {"style": self.style, "attention": self.attention, "layers": self.layers, "top": self.top}
-        return Cell(f"{self.name}-seed{seed}", {**facts, "seed": seed, "weights": weights, **digests})
+        decided = {"recipe": digest(said), "weights": weights, "data": data}
+        return Cell(f"{self.name}-seed{recipe.seed}", facts | {"seed": recipe.seed} | decided)
 
     @classmethod
     def of(cls, cell: Cell) -> Self:
@@ -64,11 +65,10 @@ class Student:
         return cls(*(cell.facts[fact] for fact in ("style", "attention", "layers", "top")))
 
 
-def digests(network: NetworkRecipe, data: DataRecipe, root: Path) -> dict[str, str]:
-    """What all cells have in common: the recipe, and files below ``root`` that they learn from and are judged by."""
-    said = "".join(part.model_dump_json(exclude_defaults=True) for part in (network, data))
+def data_of(network: NetworkRecipe, data: DataRecipe, root: Path) -> str:
+    """One digest of what all cells learn from and are judged by: the files below ``root``, and how they are read."""
     names = {name for stage in network.stages for name in (*stage.sets, *stage.texts)}
-    return {"recipe": hashlib.sha256(said.encode()).hexdigest()[:16], "data": data_digest(root, data, names)[:16]}
+    return digest(data.model_dump_json(exclude_defaults=True) + data_digest(root, data, names))
 
 
 def students(

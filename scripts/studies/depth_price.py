@@ -59,7 +59,7 @@ def _timed(
         marks.append((stage, time.process_time()))
         progress(f"estimate: {recipe.name}, {stage}", done, total)
 
-    once = recipe.model_copy(update={"stages": [stage.model_copy(update={"epochs": 1}) for stage in recipe.stages]})
+    once = recipe.model_copy(update={"stages": [_once(stage) for stage in recipe.stages]})
     some = [_some(material, stage) for material, stage in zip(stages, recipe.stages, strict=True)]
     with TemporaryDirectory() as folder:
         student = train_network(once, parent, some, Path(folder), mark)
@@ -69,8 +69,20 @@ def _timed(
     began = time.process_time()
     cosines(student, pairs)
     judging = (time.process_time() - began) / len(pairs) * (len(data.dev) + len(data.test))
-    steps = [steps_of(material, stage) for material, stage in zip(stages, recipe.stages, strict=True)]
-    return judging + sum(count * a_step[stage.name] for count, stage in zip(steps, recipe.stages, strict=True))
+    training = sum(
+        steps_of(material, stage) * a_step[stage.name] for material, stage in zip(stages, recipe.stages, strict=True)
+    )
+    fitting = sum(
+        stage.imitation.mlm_head_steps * a_step.get(f"{stage.name}: head", 0.0)
+        for stage in recipe.stages
+        if stage.imitation
+    )
+    return judging + fitting + training
+
+
+def _once(stage: Stage) -> Stage:
+    fitted = stage.imitation and stage.imitation.model_copy(update={"mlm_head_steps": STEPS})
+    return stage.model_copy(update={"epochs": 1, "imitation": fitted})
 
 
 def _some(material: Material, stage: Stage) -> Material:

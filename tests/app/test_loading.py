@@ -18,6 +18,7 @@ from index.documents import Document
 from index.finish import SearchWanted
 from index.live import LiveIndex
 from index.manifest import IndexFault
+from index.rebuild import rebuild
 from index.sources import SourcedDocument
 from model.bundle import Student, load_student
 from model.manifest import ArtifactError
@@ -149,8 +150,10 @@ def test_an_index_ranked_by_the_head_answers_as_the_head_and_opens_with_no_other
         check(live, texts[1::2] + added)
     with LiveIndex.open(tmp_path / "i", None, writable=True) as live:  # nobody who knows the head
         live.delete([texts[1]])
-        with pytest.raises(IndexFault, match=r"ranks this index by the head of tiny-student .* is not at hand"):
+        with pytest.raises(IndexFault, match=r"ranks this index by the head of tiny-student .*, and none that it"):
             live.compact()
+    with pytest.raises(IndexFault, match=r"ranks this index by the head of tiny-student .*, and none that it"):
+        rebuild(tmp_path / "i", pytest.fail, student.encoder.dims, identity(student))  # before anything is embedded
     served = replace(other, encoder_digest=student.encoder_digest)
     assert head_vectors(served) is not None
     with pytest.raises(IndexFault, match="is ranked by the head of tiny-student"):

@@ -262,6 +262,18 @@ def test_the_file_is_plain_safetensors(tmp_path) -> None:
     assert tensors["rows"].tolist() == [1, 0, 1, 0]
 
 
+def test_what_no_filter_may_name_is_in_no_column(tmp_path) -> None:
+    most = "x" * MAX_PATH
+    rows: list[dict[str, Any]] = [
+        {most: 1, most + "x": 1, "y" * 999: {"a": 1, "ab": 2}, "z" * 100_000: {"a": {"b": 1}}}
+    ]
+    write_columns(tmp_path / "columns", rows)
+    assert bytes(load_file(tmp_path / "columns")["paths"]) == (most + "y" * 999).encode()
+    columns = MetadataColumns.open(tmp_path / "columns")
+    for value in ({most: 1}, {"y" * 999: {"$exists": True}}):
+        assert columns.select(parse_filter(value)).tolist() == [parse_filter(value).matches(rows[0])] == [True]
+
+
 def test_a_file_that_is_something_else_is_refused(tmp_path) -> None:
     path = tmp_path / "columns"
     write_columns(path, [{"a": n} for n in range(100)])

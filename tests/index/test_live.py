@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from index.build import build
+from index.candidates import CandidateIndex
 from index.changes import ChangeLog
 from index.compaction import fold
 from index.filters import parse_filter
@@ -201,6 +202,47 @@ def test_what_is_replaced_takes_no_place_of_the_depth(folder: Path) -> None:
         view = live.view()
         found = view.search(embed(["tinsel"])[0], 3)
         assert [hit.id for hit in view.documents(found.rows)] == ["c", "d", "e"]
+
+
+def test_of_equals_a_delete_elsewhere_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.narrowed.EXACT_ROWS", 10)  # few are gone: FAISS is asked for some more than are wanted
+    texts = {f"d{n:04}": "listen" if n % 20 == 0 else f"bcd{'fghjk'[n % 5]}" for n in range(1000)}
+    with open_live(build_letters(tmp_path / "index", texts)) as live:
+        for k in (5, 10, 49):
+            wanted = [f"d{20 * n:04}" for n in range(k)]
+            for gone in ([], ["d0999"], ["d0998", "d0997"]):
+                live.delete(gone)
+                view = live.view()
+                found = view.search(embed(["listen"])[0], k)
+                assert [hit.id for hit in view.documents(found.rows)] == wanted
+
+
+def test_any_depth_may_be_asked_for(folder: Path) -> None:
+    with open_live(folder) as live:
+        assert len(live.view().search(embed(["listen"])[0], 10**12).rows) == len(WORDS)
+
+
+def test_a_generation_that_goes_while_it_is_opened_is_looked_for_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = CandidateIndex.load.__func__  # type: ignore[attr-defined]
+    tried = []
+
+    def load(path: Path) -> CandidateIndex:
+        tried.append(path)
+        if len(tried) == 1:
+            with open_live(folder) as writer:
+                upsert(writer, {"z": "tonsil"})
+                writer.compact()
+            raise FileNotFoundError(path)
+        return whole(CandidateIndex, path)
+
+    monkeypatch.setattr(CandidateIndex, "load", load)
+    with open_live(folder) as live:
+        assert live.view().name == "000002"
+        monkeypatch.setattr(CandidateIndex, "load", lambda path: Path("nowhere").read_bytes())
+        with pytest.raises(IndexFault, match=r"000002 cannot be read: .* No such file"):
+            open_live(folder)
 
 
 @pytest.mark.parametrize("recipe", ["Flat", "SQ8", "HNSW8"])

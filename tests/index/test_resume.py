@@ -235,6 +235,22 @@ def test_it_says_first_what_it_needs_and_refuses_what_the_disk_cannot_hold(
     assert not (tmp_path / "second").exists()
 
 
+@pytest.mark.parametrize("size", [0, 40, 2000])
+def test_the_disk_it_says_is_enough_and_not_far_too_much(tmp_path: Path, size: int) -> None:
+    heard = Heard()
+    texts = [f"listen {n}" + "x" * size for n in range(2000)]
+    each = [
+        Document(f"{n:06}", text, {f"{n % 7}{m}": "y" * size + f"{n}" for m in range(3)})
+        for n, text in enumerate(texts)
+    ]
+    sourced = [SourcedDocument(document, document.id) for document in each]
+    options = {"encoder": ENCODER, "recipe": "Flat", "watcher": heard, "share_read": lambda: 1.0}
+    job.build(sourced, Letters(), len(ALPHABET), folder=tmp_path / "index", **options)  # type: ignore[arg-type]
+    written = sum(path.stat().st_size for path in (tmp_path / "index").rglob("*") if path.is_file())
+    (needed,) = heard.needed
+    assert written <= needed.disk <= 3 * written
+
+
 def test_an_input_of_no_known_size_is_told_by_the_million(tmp_path: Path) -> None:
     heard = Heard()
     build(tmp_path, watcher=heard)

@@ -221,8 +221,19 @@ def test_it_knows_how_far_it_has_read(tmp_path: Path) -> None:
 
 
 def test_a_rejects_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="cannot be written: Is a directory"):
+    with pytest.raises(SourceError, match="cannot be written: it is there, and no file"):
         Rejects(tmp_path)
+    with pytest.raises(SourceError, match="cannot be written: No such file"):
+        Rejects(tmp_path / "nowhere" / "rejects")
+
+
+def test_a_build_that_is_refused_leaves_the_rejects_of_another(tmp_path: Path) -> None:
+    path, rejects = write(tmp_path / "a.txt", "one\na\0b\n"), tmp_path / "rejects"
+    _, whole = skipping(path, rejects)
+    with Rejects(rejects) as refused:
+        refused.add("elsewhere", "none", None)
+    assert [json.loads(line) for line in rejects.read_text().splitlines()] == whole
+    assert {file.name for file in tmp_path.iterdir()} == {"a.txt", "rejects"}
 
 
 def shards(folder: Path) -> Path:

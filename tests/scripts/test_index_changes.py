@@ -55,6 +55,15 @@ def test_add_delete_compact(tmp_path: Path, folder: Path) -> None:
     assert not before.keys() & {"d1", "d2"}
 
 
+def test_ids_are_read_as_they_stand(tmp_path: Path, folder: Path) -> None:
+    lines = [{"id": " d0", "text": "one"}, {"id": "d0\t", "text": "two"}]
+    (tmp_path / "more.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    dse("index", "add", folder, tmp_path / "more.jsonl")
+    (tmp_path / "ids.txt").write_text(" d0\r\nd0\t\n")
+    assert "2 documents deleted, 0 ids unknown" in dse("index", "delete", folder, "--ids", tmp_path / "ids.txt")
+    assert hits(folder, "listen").keys() & {" d0", "d0\t", "d0"} == {"d0"}
+
+
 def test_rebuild_with_another_bundle(tmp_path: Path, folder: Path) -> None:
     dse("index", "delete", folder, "d0")
     other = write_student(tmp_path / "other", seed=9, name="other-student")
@@ -90,6 +99,7 @@ def test_verify_names_an_altered_change(folder: Path) -> None:
         (["delete", "INDEX"], "give either ids or --ids FILE"),
         (["delete", "INDEX", "d0", "--ids", "x"], "give either ids or --ids FILE"),
         (["delete", "INDEX", "--ids", "nowhere"], "nowhere"),
+        (["delete", "INDEX", "d0", "\udcff"], "an id holds half of a surrogate pair"),
         (["delete", "nowhere", "d0"], "nowhere is not an index"),
         (["add", "INDEX", "nowhere.txt"], "nowhere.txt: No such file"),
         (["add", "nowhere", "nowhere.txt"], "nowhere is not an index"),

@@ -135,26 +135,51 @@ def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
     assert again == page
 
 
-@pytest.mark.parametrize("changed", ["recipe", "data"])
-def test_a_cell_of_depth_tells_what_it_is_trained_by_and_judged_on(tmp_path: Path, changed: str) -> None:
+@pytest.mark.parametrize("changed", ["recipe", "style", "weights", "data"])
+def test_a_cell_of_depth_tells_what_it_is_trained_by_and_judged_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
     pytest.importorskip("torch")
-    from scripts.studies.depth import Student, digests
+    from model.training.imitation_recipe import ImitationRecipe
+    from scripts.studies import depth
     from tests.model.training import tiny_training
 
     pairs = tiny_training.write_pairs(tmp_path)
-    recipe = tiny_training.student_recipe(head={"kind": "cosine"})
-    student = Student("dse", "softmax", 1, 1)
-    told = digests(recipe.network, recipe.data, pairs)
-    run_cells([student.cell(1, "weights", told)], tmp_path / "study", lambda *_: {}, None, lambda *_: None)
-    network = recipe.network
+    recipe = tiny_training.student_recipe(
+        stages=[
+            {
+                "name": "texts",
+                "texts": ["train"],
+                "text_batch": 4,
+                "regression": 1.0,
+                "epochs": 1,
+                "batch": 4,
+                "learning_rate": 1e-3,
+            }
+        ],
+        head={"kind": "cosine"},
+    )
+    student, network, weights = depth.Student("minilm", "softmax", 1, 1), recipe.network, "weights"
+
+    def run() -> None:
+        trained, read = depth.recipe_of(network, student, 1, 2), depth.data_of(network, recipe.data, pairs)
+        cells = [student.cell(trained, weights, read)]
+        run_cells(cells, tmp_path / "study", lambda *_: {}, None, lambda *_: None)
+
+    run()
+    network = network.model_copy(update={"init": "the same weights elsewhere"})
+    run()
     if changed == "recipe":
         network = network.model_copy(update={"distillation": 0.25})
+    elif changed == "style":
+        monkeypatch.setitem(depth.STYLES, "minilm", ImitationRecipe(weights={"last-attention": 1.0}))
+    elif changed == "weights":
+        weights = "others"
     else:
         with (pairs / "test.tsv").open("a") as file:
             file.write("one\tmore\t1\n")
-    other = student.cell(1, "weights", digests(network, recipe.data, pairs))
     with pytest.raises(BadInput, match="of another study"):
-        run_cells([other], tmp_path / "study", lambda *_: {}, None, lambda *_: None)
+        run()
 
 
 def test_what_was_begun_as_another_cell_is_not_gone_on_with(tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
 """Which students are trained, on how many texts of which length? One budget of tokens for each of them."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from model.bundle import MANIFEST
+from model.manifest import sha256_of
 from model.training.attention_recipe import AttentionKind, PositionRecipe
 from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import weights_of
 from model.training.recipes import DistillationRecipe
+from model.training.runs import weights_digest
 from scripts.console import BadInput
-from scripts.studies.cells import Cell
+from scripts.studies.cells import Cell, digest
 
 CONTEXT = "context"
 """The recipe's text set whose sentences stand around the pairs'."""
@@ -118,20 +120,26 @@ class Plan:
         """The weights that a kind of attention starts from."""
         return self.init if attention == "softmax" else self.linear
 
-    def student(self, attention: str, tokens: int, seed: int) -> Cell:
+    def student(self, attention: AttentionKind, tokens: int, seed: int) -> Cell:
         """A student trained on texts of so many tokens."""
-        said = hashlib.sha256(self.network.model_dump_json().encode()).hexdigest()[:16]
-        facts = {"what": attention, "tokens": tokens, "seed": seed, "weights": self.start(attention), "recipe": said}
+        recipe = digest(self.recipe(attention, tokens, seed).model_dump_json(exclude={"init"}))
+        weights = weights_digest(self.start(attention))
+        facts = {"what": attention, "tokens": tokens, "seed": seed, "weights": weights, "recipe": recipe}
         return Cell(f"{attention}-{tokens}-seed{seed}", facts | asdict(self.sizes) | {"data": self.data})
 
     def control(self, control: Control, tokens: int | None) -> Cell:
         """What reads texts of so many tokens, or the sets of long texts, though it never learned from a long text."""
-        weights = str(self.static) if control == "static" else self.init
+        weights = weights_digest(self.init)
+        if control == "static":
+            assert self.static is not None  # else there is no such cell
+            weights = sha256_of(self.static / MANIFEST)
         judged = {"test": self.sizes.test} if tokens else {"long_pairs": self.sizes.long_pairs}
         facts = {"what": control, "tokens": tokens, "weights": weights, "data": self.data}
         return Cell(f"{control}-{tokens or 'long'}", facts | judged)
 
-    def cells(self, kinds: Sequence[str], lengths: Sequence[int], seeds: int, seeds_of_long: int) -> list[Cell]:
+    def cells(
+        self, kinds: Sequence[AttentionKind], lengths: Sequence[int], seeds: int, seeds_of_long: int
+    ) -> list[Cell]:
         """The controls, then the students: every cell of one seed before the next, short texts before long ones."""
         given = [control for control in CONTROLS if control != "static" or self.static is not None]
         students = [
