@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from model.manifest import ArtifactError
+
 T = TypeVar("T")
 
 Arrays = dict[str, NDArray[np.int64]]
@@ -132,8 +134,15 @@ class _TokenizerFile:
 
     @classmethod
     def load(cls, path: Path, max_tokens: int) -> Self:
-        """Read a ``tokenizer.json``."""
-        tokenizer = Tokenizer.from_file(str(path))
+        """Read a ``tokenizer.json``.
+
+        Raises:
+            ArtifactError: there is none, or it is damaged.
+        """
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no other
+            raise ArtifactError(f"{path} cannot be read as a tokenizer: {error}") from error
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
         return cls(tokenizer, max_tokens)

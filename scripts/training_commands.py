@@ -135,6 +135,8 @@ def silver(
 ) -> None:
     """Make silver pairs: neighbours among training sentences and plain texts, for a teacher to score."""
     needs_torch()
+    if output.suffix != ".gz":
+        raise BadInput(f"{output} will be gzipped: let its name end in .tsv.gz, which is how it is read")
     from model.training.pairs import TrainingData
     from model.training.recipes import SilverRecipe, read_recipe
     from model.training.served import teacher_at

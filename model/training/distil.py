@@ -44,5 +44,5 @@ def distil(
     stages = materials(recipe.network, data, logits, origin, folder, progress)
     network = train_network(recipe.network, start, stages, folder, progress, origin)
     (folder / SIGNAL).write_text(json.dumps(logits.signal.as_json(), indent=2), "utf-8")
-    write_learned_from(folder, learned_from(recipe.network, data, logits.signal))
+    write_learned_from(folder, learned_from(recipe.network, data, logits.signal, start, origin))
     return network

@@ -31,7 +31,7 @@ from model.training.quantise import Arrays, quantise
 from model.training.recipes import DistillationRecipe, ExportRecipe, TeacherRecipe
 from model.training.scoring import OnnxScorer, Scored, figures
 from model.training.sentence_transformer import own_tokenizer
-from model.training.signal import SIGNAL, Member, Signal
+from model.training.signal import Member, Signal
 from model.training.static import StaticBody, bert_config, quantise_table
 from model.training.teacher import Ensemble
 
@@ -63,7 +63,7 @@ def export_network(
     """
 
     def assemble(folder: Path) -> BundleManifest:
-        signal = Signal.from_json(json.loads((run / SIGNAL).read_text("utf-8")))
+        signal = Signal.read(run)
         part = _part(recipe.network, recipe.export, run, data, folder, progress)
         student = isinstance(part.network, BiEncoder)
         facts = {

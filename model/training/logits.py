@@ -1,10 +1,11 @@
 """The teacher's answers, written once: a file of logits keyed by pair id and content digest."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,10 @@ class TeacherLogits:
                     f"pair {pair.id} was altered after {self._path} was written: labelled {labelled[:12]}, now "
                     f"{pair.digest[:12]}; run dse teacher label into a new file"
                 )
-        return np.array([self._rows[pair.id].logit for pair in pairs])
+        logits = [self._rows[pair.id].logit for pair in pairs]
+        if len({np.shape(logit) for logit in logits}) > 1:
+            raise LogitsError(f"{self._path} has logits of unlike shapes; run dse teacher label into a new file")
+        return np.array(logits)
 
 
 def label(
@@ -118,6 +122,14 @@ def label(
     return labelled
 
 
+def _logit(value: Any) -> float | list[float]:
+    """What a line may hold: a number, or one for each output."""
+    numbers = value if isinstance(value, list) and value else [value]
+    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+        raise ValueError(f"the logit is {value!r}, no finite number")
+    return [float(number) for number in value] if isinstance(value, list) else float(value)
+
+
 def _read(path: Path) -> tuple[Signal, dict[str, _Row], int]:
     """The signal of the first line, rows by pair id, and how many bytes are whole lines."""
     signal: Signal | None = None
@@ -134,7 +146,7 @@ def _read(path: Path) -> tuple[Signal, dict[str, _Row], int]:
                         raise LogitsError(f"{path} is of format {entry['format']}, not {FORMAT}; label into a new file")
                     signal = Signal.from_json(entry["signal"])
                 else:
-                    rows[entry["pair"]] = _Row(entry["digest"], entry["logit"])
+                    rows[entry["pair"]] = _Row(entry["digest"], _logit(entry["logit"]))
             except (ValueError, KeyError, TypeError) as error:
                 raise LogitsError(f"{path}:{number}: not a line of a logits file ({error})") from error
             intact += len(line)

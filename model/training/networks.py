@@ -1,6 +1,7 @@
 """What is trained? A cross-encoder that reads a pair, and a bi-encoder with its head."""
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -248,10 +250,21 @@ class CrossEncoder(nn.Module):
 
 Network = BiEncoder | CrossEncoder
 
+_HUB_ID = re.compile(r"(?!runs/)[\w-][\w.-]*(/[\w.-]+)?")
+"""``owner/name``, or a name alone; what recipes train is kept below ``runs/``."""
+
 
 def weights_of(source: str, instead: str | None) -> str:
-    """Where a recipe's weights are read: ``instead`` is a folder that stands for its hub ids, not for its folders."""
-    return source if instead is None or Path(source).is_dir() else instead
+    """Where a recipe's weights are read: ``instead`` is a folder that stands for its hub ids, not for its folders.
+
+    Raises:
+        TrainingFault: the recipe names a folder that is not there.
+    """
+    if Path(source).is_dir():
+        return source
+    if not _HUB_ID.fullmatch(source):
+        raise TrainingFault(f"{source} is not there: train it first, or start where it is (docs/training.md)")
+    return source if instead is None else instead
 
 
 def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
@@ -321,7 +334,7 @@ def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
                 "give a cross-encoder of one label, or train one from a body without a classifier"
             )
         return AutoModelForSequenceClassification.from_pretrained(source, config=config, use_safetensors=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise TrainingFault(f"{source}: not a pretrained transformer ({error}); give its folder with --init") from error
 
 
@@ -432,12 +445,19 @@ def save_network(network: Network, recipe: NetworkRecipe, init: Path | str, fold
 
 
 def load_network(folder: Path) -> tuple[Network, NetworkRecipe]:
-    """A network that :func:`save_network` wrote, in evaluation mode."""
-    recipe = NetworkRecipe.model_validate(json.loads((folder / "network.json").read_text("utf-8")))
-    network = _network_of(recipe, folder)
-    _freeze(network.body, recipe)
-    if network.head is not None:
-        network.head.load_state_dict(load_file(folder / "head.safetensors"))
+    """A network that :func:`save_network` wrote, in evaluation mode.
+
+    Raises:
+        TrainingFault: it is not whole.
+    """
+    try:
+        recipe = NetworkRecipe.model_validate(json.loads((folder / "network.json").read_text("utf-8")))
+        network = _network_of(recipe, folder)
+        _freeze(network.body, recipe)
+        if network.head is not None:
+            network.head.load_state_dict(load_file(folder / "head.safetensors"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TrainingFault(f"{folder} is damaged ({error}); remove it, and run what trained it again") from error
     return network.eval(), recipe
 
 

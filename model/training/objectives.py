@@ -102,7 +102,9 @@ def _multiple_negatives(answers: Answers, targets: Targets, recipe: NetworkRecip
     positive = targets.ranking >= POSITIVE
     if not positive.any():
         return answers.logit.sum() * 0.0
-    same = targets.right[positive][:, None] == targets.right[positive][None, :]
+    left, right = targets.left[positive], targets.right[positive]
+    # A candidate is no negative where it is the text itself, or belongs to the same text, or is the same as its own.
+    same = (right[:, None] == right) | (left[:, None] == left) | (left[:, None] == right)
     losses = [
         multiple_negatives(u[positive], v[positive], recipe.cosine_scale, equal=same)
         for u, v in _compared(answers, recipe)

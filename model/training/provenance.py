@@ -17,13 +17,22 @@ TRAINED_ON = "trained_on.json"
 _RESTRICTED = re.compile(r"research|academic|non-?commercial|\bNC\b|stated", re.IGNORECASE)
 
 
-def learned_from(network: NetworkRecipe, data: TrainingData, signal: Signal | None) -> list[str]:
+def learned_from(
+    network: NetworkRecipe, data: TrainingData, signal: Signal | None, start: str, origin: str | None = None
+) -> list[str]:
     """Every set that a network of this recipe will have learned from, by itself or through others.
 
     Weights and encoders that were not made here (a hub id, somebody's folder) have their own cards, and no part in
     this.
+
+    Args:
+        network: what is trained.
+        data: its pairs and texts.
+        signal: what its teacher learned from.
+        start: the weights that it does start from.
+        origin: those that it is drawn to, if they are others.
     """
-    sources = [source for source in (network.init, network.origin, network.guide) if source is not None]
+    sources = [source for source in (start, origin, network.guide) if source is not None]
     own = data.described(network.stages)
     return unique([*own, *(signal.trained_on if signal else ()), *(one for source in sources for one in _of(source))])
 

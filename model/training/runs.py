@@ -29,7 +29,7 @@ from model.training.networks import (
     tokenizer_files,
 )
 from model.training.static import StaticBody, token_counts
-from model.training.trainer import Material, Progress, train_stage
+from model.training.trainer import Material, Progress, steps_of, train_stage
 
 CLAIM = "run.json"
 """In a run's folder: what decides its weights. A run is only taken up with the same."""
@@ -59,8 +59,9 @@ def train_network(
 
     Raises:
         TrainingFault: the folder holds another run: of another recipe, on other material, from other weights, or drawn
-            to others.
+            to others; or a stage has nothing to learn from.
     """
+    _check_stages(recipe, stages)
     origin = origin or init
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, recipe, init, stages, origin)
@@ -90,6 +91,12 @@ def train_network(
     for number in range(len(stages)):
         shutil.rmtree(folder / f"stage-{number}")
     return network
+
+
+def _check_stages(recipe: NetworkRecipe, stages: Sequence[Material]) -> None:
+    for stage, material in zip(recipe.stages, stages, strict=True):
+        if not steps_of(material, stage):
+            raise TrainingFault(f"{recipe.name}: stage {stage.name} has nothing to learn from; its files have no rows")
 
 
 def _imitation(

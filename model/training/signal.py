@@ -1,12 +1,15 @@
 """What is the teacher signal? Several networks' scores, standardised, averaged, and put on the scale of a logit."""
 
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from model.faults import TrainingFault
 from model.head import Calibration
 from model.training.quality import Correlation
 
@@ -50,6 +53,20 @@ class Signal:
     def as_json(self) -> dict[str, object]:
         """What a file that holds this signal's logits says of it."""
         return asdict(self)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Signal":
+        """The signal that is written in a teacher's folder, or beside a network.
+
+        Raises:
+            TrainingFault: there is none, or it is damaged.
+        """
+        try:
+            return cls.from_json(json.loads((folder / SIGNAL).read_text("utf-8")))
+        except (OSError, ValueError) as error:
+            raise TrainingFault(
+                f"{folder / SIGNAL} cannot be read ({error}); run dse teacher train, or what wrote it, again"
+            ) from error
 
     @classmethod
     def from_json(cls, facts: Any) -> "Signal":

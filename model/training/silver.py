@@ -65,7 +65,9 @@ def make_silver(
     Raises:
         TrainingFault: the sentences have no neighbours to draw from.
     """
-    sentences = _sentences(recipe, data)
+    sentences, like = _sentences(recipe, data), data.pairs(recipe.like)
+    if not sentences or not like:
+        raise TrainingFault(f"{recipe.name}: {'its sets and texts' if like else recipe.like} have no rows")
     embeddings = _embed(scorer, sentences, progress)
     candidates = _unique(
         np.concatenate(
@@ -79,7 +81,7 @@ def make_silver(
     if not len(candidates):
         raise TrainingFault(f"{recipe.name}: {len(sentences)} sentences gave no neighbours; name more sets or texts")
     scores = _scores(scorer, embeddings, candidates, progress)
-    gold = np.array([pair.gold for pair in data.pairs(recipe.like)])
+    gold = np.array([pair.gold for pair in like])
     chosen = matched(scores, gold, recipe.pairs, recipe.seed)
     write_silver(output, [(sentences[i], sentences[j]) for i, j in candidates[chosen]], scores[chosen])
     sources = data.described_by_name([*recipe.sets, *recipe.texts])

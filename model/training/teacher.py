@@ -27,6 +27,9 @@ from model.training.scoring import OnnxScorer
 from model.training.signal import SIGNAL, Member, Signal
 from model.training.trainer import Progress
 
+LEAST_DEV = 3
+"""Pairs of dev: of fewer, the correlation that every gate looks at says nothing."""
+
 
 class Ensemble:
     """The folder that :func:`train_teacher` wrote: the members' fp32 graphs, and the signal they make together."""
@@ -41,10 +44,7 @@ class Ensemble:
         Raises:
             TrainingFault: not such a folder, or a member is not the one that was calibrated.
         """
-        try:
-            signal = Signal.from_json(json.loads((folder / SIGNAL).read_text("utf-8")))
-        except (OSError, ValueError) as error:
-            raise TrainingFault(f"{folder / SIGNAL} cannot be read ({error}); run dse teacher train") from error
+        signal = Signal.read(folder)
         for member in signal.members:
             if (actual := network_digest(folder / member.name)) != member.digest:
                 raise TrainingFault(
@@ -114,6 +114,10 @@ def train_teacher(
     if recipe.taught and logits is None:
         raise TrainingFault(f"the members of {recipe.name} learn from an earlier signal: give its --logits")
     dev = data.dev
+    if len(dev) < LEAST_DEV:
+        raise TrainingFault(
+            f"{recipe.name}: {len(dev)} pairs of dev; scores are made comparable over {LEAST_DEV} or more"
+        )
     gold = np.array([pair.gold for pair in dev])
     members, columns, learned = [], [], list[str]()
     for member in recipe.members:
@@ -121,7 +125,7 @@ def train_teacher(
         told = partial(_of_member, progress, member.name)
         stages = materials(member, data, logits, start, folder / member.name, told)
         network = train_network(member, start, stages, folder / member.name, told)
-        of_member = learned_from(member, data, logits.signal if logits else None)
+        of_member = learned_from(member, data, logits.signal if logits else None, start)
         write_learned_from(folder / member.name, of_member)
         learned += of_member
         write_graph(network, folder / member.name, recipe.max_tokens)

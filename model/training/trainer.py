@@ -60,7 +60,9 @@ def batches_of(material: Material, stage: Stage, seed: int) -> Iterator[Material
         order = list(material.examples)
         if stage.both_orders:
             order += [example.swapped() for example in material.examples]
-        for examples in _grouped(order, _pair_length, stage.batch, shuffler):
+        together = stage.losses is not None and "margin-mse" in stage.losses
+        batched = _by_query(order, stage.batch, shuffler) if together else None
+        for examples in batched or _grouped(order, _pair_length, stage.batch, shuffler):
             yield Material(examples, next(texts) if texts else ())
         if not material.examples:
             for group in _grouped(material.texts, _text_length, stage.text_batch, shuffler):
@@ -87,6 +89,17 @@ def _grouped(
         groups = [window[at : at + batch] for at in range(0, len(window), batch)]
         shuffler.shuffle(groups)
         yield from groups
+
+
+def _by_query(rows: Sequence[Example], batch: int, shuffler: random.Random) -> Iterator[list[Example]]:
+    """Rows in batches where those of one left text stand together: a loss that compares them sees them at once."""
+    queries: dict[str, list[Example]] = {}
+    for row in rows:
+        queries.setdefault(row.pair.left, []).append(row)
+    groups = list(queries.values())
+    shuffler.shuffle(groups)
+    order = [row for group in groups for row in group]
+    yield from (order[at : at + batch] for at in range(0, len(order), batch))
 
 
 def _pair_length(example: Example) -> int:

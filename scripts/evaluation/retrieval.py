@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from model.head import LOGIT_DECIMALS, Head
 from scripts.evaluation.metrics import Floats, capped_recall, ndcg, reciprocal_rank
-from scripts.evaluation.sets import Collection
 
 MOST_HITS = 100  # that a figure looks at
 QUERIES_PER_BLOCK = 64
@@ -57,20 +56,6 @@ def reordered(ranking: Ranking, queries: Embeddings, documents: Embeddings, head
         logits = head.logits(queries[query][None], documents[rows])
         found[query, : len(rows)] = rows[np.argsort(-logits, kind="stable")]
     return found
-
-
-def themselves(collection: Collection) -> list[int | None]:
-    """(queries,) the document that is the query itself: of the same id and the same text.
-
-    BEIR leaves out a document of the query's id. In the collections of before, where both are numbered from 1, that
-    would be another text.
-    """
-    row_of = {id_: row for row, id_ in enumerate(collection.document_ids)}
-    rows = [row_of.get(id_) for id_ in collection.query_ids]
-    return [
-        row if row is not None and collection.documents[row] == text else None
-        for row, text in zip(rows, collection.queries, strict=True)
-    ]
 
 
 def figures(ranking: Ranking, judged: Sequence[dict[int, float]]) -> dict[str, Floats]:

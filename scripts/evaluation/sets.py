@@ -24,6 +24,12 @@ Kind = Literal["sts", "classification", "retrieval"]
 KINDS: tuple[Kind, ...] = ("sts", "classification", "retrieval")
 
 
+NOWHERE = -1
+"""Rows below it stand for documents that are judged and not in the corpus."""
+MOST_ABSENT = 0.01
+"""Of the judgements; with more, judgements and corpus are not of one set."""
+
+
 @dataclass(frozen=True)
 class SetFacts:
     """What a set is, for a report."""
@@ -57,6 +63,7 @@ class Collection:
     query_ids: list[str]
     queries: list[str]
     judged: list[dict[int, float]]  # of each query: row of a relevant document -> its grade, above 0
+    themselves: list[int | None]  # of each query: row of the document that is the query itself
 
 
 class _Listed(BaseModel):
@@ -125,24 +132,38 @@ class RetrievalSet(_Listed):
         """The documents and the queries that have a relevant one, of the set below ``root``.
 
         A document's text is its title and its text. Judgements of 0 or less say that a document is not relevant,
-        as its absence does.
+        as its absence does. A relevant document that is not in the corpus is one that nobody finds, as for trec_eval;
+        published sets have such (ArguAna one).
+
+        A document that is the query itself, of the same id and the same text, is no answer to it. BEIR leaves out
+        every document of the query's id; in the collections of before, where both are numbered from 1, that would be
+        another text.
 
         Raises:
-            BadInput: a file cannot be read, or a judgement names a query or document that is not there.
+            BadInput: a file cannot be read, or a judgement names a query that is not there, or more than one in a
+                hundred a document that is not.
         """
         corpus, queries, qrels = self.paths(root)
-        texts = {id_: f"{row.get('title') or ''} {row['text']}".strip() for id_, row in _rows(corpus)}
+        rows = dict(_rows(corpus))
+        texts = {id_: f"{row.get('title') or ''} {row['text']}".strip() for id_, row in rows.items()}
         asked = {id_: str(row["text"]) for id_, row in _rows(queries)}
         document_ids = sorted(texts)
         row_of = {id_: row for row, id_ in enumerate(document_ids)}
         judged: dict[str, dict[int, float]] = {}
+        absent: dict[str, str] = {}  # and the place of the first judgement of each
         for query, document, grade, place in _judgements(qrels):
-            if query not in asked or document not in row_of:
-                raise BadInput(f"{place}: judges query {query!r} and document {document!r}; one of them is not there")
+            if query not in asked:
+                raise BadInput(f"{place}: judges query {query!r}, which is not in {queries}")
             if grade > 0:
+                if document not in row_of:
+                    absent.setdefault(document, place)
+                    row_of[document] = NOWHERE - len(absent)
                 judged.setdefault(query, {})[row_of[document]] = grade
         if not judged:
             raise BadInput(f"{qrels}: no query has a relevant document")
+        if len(absent) > MOST_ABSENT * sum(map(len, judged.values())):
+            document, place = next(iter(absent.items()))
+            raise BadInput(f"{place}: judges document {document!r}, one of {len(absent)} that are not in {corpus}")
         home = root / self.folder
         files = {f"{self.folder}/{file}": digest for file, digest in digests_of(home, self._names(root)).items()}
         return Collection(
@@ -152,6 +173,7 @@ class RetrievalSet(_Listed):
             list(judged),
             [asked[id_] for id_ in judged],
             list(judged.values()),
+            [row_of[id_] if id_ in rows and asked[id_] in (rows[id_]["text"], texts[id_]) else None for id_ in judged],
         )
 
     def paths(self, root: Path) -> list[Path]:
@@ -253,9 +275,19 @@ def _judgements(path: Path) -> Iterator[tuple[str, str, float, str]]:
     """Query, document, grade and place of each line after the header."""
     for number, (place, line) in enumerate(_lines(path)):
         if number == 0:
+            if _is_number(line.split("\t")[-1]):
+                raise BadInput(f"{place}: a judgement, where the columns are named: query-id, corpus-id, score")
             continue
         try:
             query, document, grade = line.split("\t")
             yield query, document, float(grade), place
         except ValueError as error:
             raise BadInput(f"{place}: not a query, a document and a grade, between tabs ({error})") from error
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

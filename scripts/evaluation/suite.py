@@ -111,7 +111,7 @@ def _on_collection(model: Model, one: Collection, depth: int, progress: Callable
     texts = [*one.queries, *one.documents]
     embeddings = np.concatenate(_in_steps(texts, model.encode, progress))
     queries, documents = embeddings[: len(one.queries)], embeddings[len(one.queries) :]
-    left_out = retrieval.themselves(one)
+    left_out = one.themselves
     by_cosine = retrieval.nearest(queries, documents, max(depth, retrieval.MOST_HITS), left_out)
     rankings = {"similarity": by_cosine}
     if model.head is not None:

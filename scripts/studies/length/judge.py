@@ -14,7 +14,7 @@ from model.training.networks import BiEncoder, make_network, tokenizer_files
 from model.training.pairs import Pair
 from scripts.evaluation.bootstrap import Estimate, draw
 from scripts.evaluation.metrics import Floats, average_precision, mean, pearson, spearman
-from scripts.evaluation.retrieval import MOST_HITS, figures, nearest, themselves
+from scripts.evaluation.retrieval import MOST_HITS, figures, nearest
 from scripts.evaluation.sets import Collection, GoldPairs
 from scripts.studies.cells import Found
 from scripts.studies.length.ground import LongSet
@@ -107,6 +107,6 @@ def _of_pairs(encode: Encode, pairs: GoldPairs) -> Found:
 
 def _of(encode: Encode, collection: Collection) -> Found:
     queries, documents = encode(collection.queries), encode(collection.documents)
-    ranking = nearest(queries, documents, MOST_HITS, themselves(collection))
+    ranking = nearest(queries, documents, MOST_HITS, collection.themselves)
     values = figures(ranking, collection.judged)["ndcg@10"]
     return {"ndcg@10": asdict(Estimate.of(draw({"": mean(values)}, len(values))[""]))}

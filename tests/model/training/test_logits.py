@@ -95,6 +95,25 @@ def test_a_torn_last_line_is_dropped_and_labelled_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(TeacherLogits.load(tmp_path / "torn.jsonl").of(PAIRS), whole.of(PAIRS))
 
 
+@pytest.mark.parametrize("logit", ["null", '"1"', "[]", "[1, null]", "NaN", "1e999", "{}"])
+def test_a_logit_that_is_no_number_is_refused_with_its_line(tmp_path: Path, logit: str) -> None:
+    label(Lengths(), PAIRS, tmp_path / "logits.jsonl")
+    header, first, *rest = (tmp_path / "logits.jsonl").read_text().splitlines()
+    spoilt = json.dumps(json.loads(first) | {"logit": "HERE"}).replace('"HERE"', logit)
+    (tmp_path / "logits.jsonl").write_text("\n".join([header, spoilt, *rest]) + "\n")
+    with pytest.raises(LogitsError, match=r"logits.jsonl:2: not a line of a logits file \(the logit is"):
+        TeacherLogits.load(tmp_path / "logits.jsonl")
+
+
+def test_logits_of_one_output_and_of_several_do_not_mix(tmp_path: Path) -> None:
+    label(Lengths(), PAIRS, tmp_path / "logits.jsonl")
+    header, first, *rest = (tmp_path / "logits.jsonl").read_text().splitlines()
+    several = json.dumps(json.loads(first) | {"logit": [1.0, 2.0]})
+    (tmp_path / "logits.jsonl").write_text("\n".join([header, several, *rest]) + "\n")
+    with pytest.raises(LogitsError, match="logits of unlike shapes"):
+        TeacherLogits.load(tmp_path / "logits.jsonl").of(PAIRS)
+
+
 def test_another_teachers_file_is_refused(tmp_path: Path) -> None:
     label(Lengths(), PAIRS, tmp_path / "logits.jsonl")
     other = Lengths()

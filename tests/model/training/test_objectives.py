@@ -67,6 +67,27 @@ def test_each_loss_is_fed_what_it_needs(answers: Answers) -> None:
     assert both == pytest.approx(2 * expected["dse"].item() + 0.5 * expected["cosent"].item(), rel=1e-5)
 
 
+def test_what_belongs_to_a_text_is_no_negative_of_it() -> None:
+    """Its own copy, when a batch has pairs both ways round; and another of its positives."""
+    axes = torch.eye(4)
+    a, c = axes[0], axes[1]
+    b, d = (0.9 * axis + math.sqrt(1 - 0.81) * other for axis, other in ((a, axes[2]), (c, axes[3])))
+    vectors = {"a": a, "b": b, "c": c, "d": d, "a2": b}
+    what = recipe(stage={"losses": {"multiple-negatives": 1.0}})
+
+    def loss(*pairs: str) -> float:
+        left, right = (torch.stack([vectors[pair.split()[side]] for pair in pairs]) for side in (0, 1))
+        texts = [pair.split() for pair in pairs]
+        given = [Example(Pair(str(n), one, two, 1.0), 1.0, math.nan) for n, (one, two) in enumerate(texts)]
+        similarity = (left * right).sum(-1)
+        return pair_objective(Answers(similarity, similarity, left, right), given, what, what.stages[0]).item()
+
+    assert loss("a b", "c d") == pytest.approx(0.0, abs=1e-6)
+    assert loss("a b", "c d", "b a", "d c") == pytest.approx(0.0, abs=1e-6)
+    assert loss("a b", "a a2") == pytest.approx(0.0, abs=1e-6)
+    assert loss("a b", "c a2") > 0.6  # as near to the first as its own, and another's
+
+
 def test_a_prediction_is_the_teachers_as_a_distribution_over_two_classes(answers: Answers) -> None:
     """The third pair has no teacher."""
     logits, teacher = answers.logit.numpy()[[0, 1, 3]], np.array([3.0, -1.0, 2.5])

@@ -271,3 +271,19 @@ def test_shuffling_is_the_only_difference_between_epochs() -> None:
     assert first == second == sorted([str(n) for n in range(50)] * 2)
     assert [[e.pair.id for e in b] for b in batches[:13]] != [[e.pair.id for e in b] for b in batches[13:]]
     assert [batch.examples for batch in batches_of(Material(examples), stage, seed=1)] == batches
+
+
+def test_candidates_of_one_query_meet_in_a_batch_where_they_are_compared() -> None:
+    from model.training.objectives import Example
+    from model.training.trainer import Material, batches_of, steps_of
+    from tests.model.training.tiny_training import student_recipe
+
+    pairs = [Pair(str(n), f"query {n % 50}", "a" * (n % 9 + 1), 0.0) for n in range(400)]
+    material = Material([Example(pair, 0.0, 0.0) for pair in pairs])
+    stage = student_recipe(stage={"epochs": 1, "batch": 32, "losses": {"margin-mse": 1.0}}).network.stages[0]
+    batches = [batch.examples for batch in batches_of(material, stage, seed=1)]
+    assert len(batches) == steps_of(material, stage) == 13
+    assert sorted(int(e.pair.id) for batch in batches for e in batch) == list(range(400))
+    alone = sum(sum(e.pair.left == other.pair.left for other in batch) == 1 for batch in batches for e in batch)
+    assert alone <= 2 * len(batches)
+    assert [batch.examples for batch in batches_of(material, stage, seed=2)] != batches

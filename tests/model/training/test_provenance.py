@@ -1,6 +1,7 @@
 """What is said of a model's training data, its own and that of the models it comes from."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from model.training.pairs import SOURCES, PairFileError, TrainingData
 from model.training.provenance import learned_from, read_learned_from, restricted, write_learned_from
 from model.training.quality import Correlation
 from model.training.signal import Signal
-from tests.model.training.tiny_training import network, training_data
+from model.training.teacher import train_teacher
+from tests.model.training.tiny_training import network, teacher_recipe, training_data
 from tests.tiny import write_student
 
 SIGNAL = Signal(
@@ -34,7 +36,7 @@ def test_a_model_has_learned_from_what_its_teacher_its_start_and_its_guide_have(
     guide = write_student(tmp_path / "guide", trained_on=["`guide.tsv`: CC0", "`both.tsv`: CC0"])
     write_learned_from(tmp_path, ["`start.tsv`: no terms stated"])
     data = training_data(pair_files)
-    found = learned_from(recipe(init=str(tmp_path), guide=str(guide)), data, SIGNAL)
+    found = learned_from(recipe(guide=str(guide)), data, SIGNAL, str(tmp_path))
     assert found == [
         *own(data), "`signal.tsv`: CC0", "`both.tsv`: CC0", "`start.tsv`: no terms stated", "`guide.tsv`: CC0",
     ]  # fmt: skip
@@ -44,7 +46,18 @@ def test_a_model_has_learned_from_what_its_teacher_its_start_and_its_guide_have(
 def test_weights_that_others_made_have_their_own_card(tmp_path: Path, pair_files: Path) -> None:
     data = training_data(pair_files)
     for init in ("sentence-transformers/all-MiniLM-L6-v2", str(tmp_path)):
-        assert learned_from(recipe(init=init), data, None) == own(data)
+        assert learned_from(recipe(), data, None, init) == own(data)
+
+
+def test_what_stands_for_a_hub_id_has_learned_what_it_has(tmp_path: Path, pair_files: Path, pretrained: Path) -> None:
+    """The same weights, given by --init or named by the recipe."""
+    shutil.copytree(pretrained, tmp_path / "start")
+    write_learned_from(tmp_path / "start", ["`start.tsv`: for research only"])
+    data = training_data(pair_files)
+    wanted = teacher_recipe()
+    train_teacher(wanted, data, None, str(tmp_path / "start"), tmp_path / "teacher", lambda *_: None)
+    for member in wanted.members:
+        assert "`start.tsv`: for research only" in read_learned_from(tmp_path / "teacher" / member.name)
 
 
 def test_a_run_that_does_not_say_is_refused(tmp_path: Path) -> None:

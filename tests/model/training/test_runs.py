@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from model.bundle import load_student
 from model.faults import TrainingFault
 from model.head import Calibration
+from model.manifest import ArtifactError
 from model.training import distil as distil_module
 from model.training import networks
 from model.training import teacher as teacher_module
@@ -25,7 +26,7 @@ from model.training.guide import guide_embeddings
 from model.training.logits import TeacherLogits, label
 from model.training.material import materials, pairs_to_train, stage_examples
 from model.training.network_recipe import NetworkRecipe
-from model.training.networks import BiEncoder, Network, make_network, weights_of
+from model.training.networks import BiEncoder, Network, load_network, make_network, weights_of
 from model.training.objectives import Example
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation
@@ -277,6 +278,9 @@ def test_a_folder_stands_for_a_recipes_hub_ids_but_not_for_its_folders(tmp_path:
     assert weights_of("hub/id", None) == "hub/id"
     (tmp_path / "run").mkdir()
     assert weights_of(str(tmp_path / "run"), str(tmp_path)) == str(tmp_path / "run")
+    for missing in ("runs/three_layer", "runs/served_teacher/bi", "./here", str(tmp_path / "nowhere")):
+        with pytest.raises(TrainingFault, match="is not there: train it first"):
+            weights_of(missing, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -464,3 +468,20 @@ def test_taught_members_need_an_earlier_signal(tmp_path: Path, pair_files: Path,
     recipe = TeacherRecipe.model_validate({"name": "tiny", "data": DATA, "members": [member], "taught": True})
     with pytest.raises(TrainingFault, match="give its --logits"):
         train_teacher(recipe, training_data(pair_files), None, "init", tmp_path / "t", lambda *_: None)
+
+
+def test_a_stage_with_nothing_to_learn_from_is_refused(tmp_path: Path, pretrained: Path) -> None:
+    recipe = NetworkRecipe.model_validate(network("bi-encoder"))
+    with pytest.raises(TrainingFault, match="has nothing to learn from; its files have no rows"):
+        train_network(recipe, pretrained, [Material()], tmp_path / "run", lambda *_: None)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["network.json", "model.safetensors", "head.safetensors", "tokenizer.json"])
+def test_a_damaged_run_is_told_and_not_a_stack_trace(tmp_path: Path, pretrained: Path, name: str) -> None:
+    recipe = NetworkRecipe.model_validate(network("bi-encoder", head={"kind": "mlp", "hidden": 8}))
+    train_network(recipe, pretrained, [Material(examples())], tmp_path, lambda *_: None)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises((TrainingFault, ArtifactError), match=r"is damaged|not a pretrained|read as a tokenizer"):
+        load_network(tmp_path)

@@ -103,6 +103,16 @@ def test_texts_are_neighbours_too_and_the_held_out_are_not(tmp_path: Path, pair_
     assert LEAK not in made
 
 
+def test_a_set_without_rows_is_named(tmp_path: Path, letters: Letters) -> None:
+    (tmp_path / "pairs").mkdir()
+    for file in ("train.tsv", "dev.tsv", "test.tsv"):
+        (tmp_path / "pairs" / file).write_text("sentence1\tsentence2\tscore\n")
+    wanted = recipe()
+    data = TrainingData(tmp_path / "pairs", wanted.data)
+    with pytest.raises(TrainingFault, match="have no rows"):
+        make_silver(wanted, data, letters, tmp_path / "silver.tsv.gz", lambda *_: None)
+
+
 def test_silver_that_was_not_given_says_how_to_make_it(pair_files: Path) -> None:
     with pytest.raises(TrainingFault, match="make them with dse silver, and give --silver"):
         TrainingData(pair_files, recipe().data).pairs("silver")

@@ -9,7 +9,7 @@ from app.retriever import HeadScorer, Retriever
 from index.documents import Document
 from model.head import Calibration
 from scripts.evaluation import retrieval
-from scripts.evaluation.sets import Collection, SetFacts
+from scripts.evaluation.sets import SetFacts
 from tests.fakes import ExhaustiveIndex, LetterEncoder
 
 FACTS = SetFacts("letters/test", "retrieval", 1, 1, False, None, {})
@@ -79,11 +79,6 @@ def test_equal_scores_of_the_head_go_by_id() -> None:
     assert by_cosine[0, :3].tolist() == [1, 2, 0]
     reordered = retrieval.reordered(by_cosine, queries, documents, FirstLetterHead())
     assert reordered.tolist() == [[0, 1, 2] + [retrieval.NOTHING] * 7]
-
-
-def test_a_query_is_no_answer_to_itself_but_a_document_that_only_shares_its_number_is() -> None:
-    collection = Collection(FACTS, ["1", "2"], ["a question", "a text"], ["1", "2", "3"], ["a question"] * 3, [{}] * 3)
-    assert retrieval.themselves(collection) == [0, None, None]
 
 
 def test_figures_of_two_queries() -> None:

@@ -1,12 +1,16 @@
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model.faults import TrainingFault
 from scripts.console import BadInput
+from scripts.evaluation.retrieval import NOTHING, figures
 from scripts.evaluation.sets import (
     REGISTRY,
+    Collection,
     LabelledSet,
     Registry,
     RetrievalSet,
@@ -47,6 +51,44 @@ def test_a_document_is_its_title_and_its_text(home: Path, tmp_path: Path) -> Non
     (tmp_path / "letters/corpus.jsonl").write_text(json.dumps(row) + "\n\n" + '{"_id": "d2", "text": "on"}\n')
     (tmp_path / "letters/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     assert one_set(tmp_path / "letters", "retrieval").documents == ["Tin sel", "on"]
+
+
+def collection(folder: Path, documents: dict[str, tuple[str, str]], queries: dict[str, str], judged: str) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    rows = [{"_id": id_, "title": title, "text": text} for id_, (title, text) in documents.items()]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [{"_id": id_, "text": text} for id_, text in queries.items()]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return folder
+
+
+def test_a_query_is_no_answer_to_itself_but_a_document_that_only_shares_its_number_is(tmp_path: Path) -> None:
+    """With its title, as in ArguAna, or without."""
+    documents = {"1": ("", "one"), "2": ("a title", "two"), "3": ("with", "three"), "4": ("", "another")}
+    queries = {"1": "one", "2": "two", "3": "with three", "4": "four", "5": "one"}
+    judged = "".join(f"{query}\t4\t1\n" for query in queries)
+    found = one_set(collection(tmp_path / "set", documents, queries, judged), "retrieval")
+    assert isinstance(found, Collection)
+    assert found.themselves == [0, 1, 2, None, None]
+
+
+def test_a_relevant_document_that_is_not_there_is_never_found(tmp_path: Path) -> None:
+    documents = {f"d{n:03}": ("", "text") for n in range(120)}
+    judged = [f"q\t{id_}\t1\n" for id_ in documents] + ["q\tgone\t2\n", "other\tgone\t1\n"]
+    folder = collection(tmp_path / "set", documents, {"q": "a", "other": "b"}, "".join(judged))
+    found = one_set(folder, "retrieval")
+    assert isinstance(found, Collection)
+    assert [len(of) for of in found.judged] == [121, 1]
+    assert max(found.judged[1]) < NOTHING
+    assert max(found.judged[0].values()) == 2.0
+    ranking = np.array([[0, 1, *[NOTHING] * 98], [0, *[NOTHING] * 99]])
+    figured = figures(ranking, found.judged)
+    ideal = 2 + sum(1 / math.log2(rank + 1) for rank in range(2, 11))
+    assert figured["ndcg@10"] == pytest.approx([(1 + 1 / math.log2(3)) / ideal, 0.0])
+    few = collection(tmp_path / "few", documents, {"q": "a"}, "q\td001\t1\nq\tgone\t1\n")
+    with pytest.raises(BadInput, match=r"test\.tsv:3: judges document 'gone', one of 1 that are not in .*corpus"):
+        one_set(few, "retrieval")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +143,9 @@ def test_a_list_that_cannot_be_followed_is_refused(tmp_path: Path, content: str,
         ("queries.jsonl", "{\n", "queries.jsonl:1: not an object with _id and text"),
         ("qrels/test.tsv", "header\nq1\td1\n", r"test.tsv:2: not a query, a document and a grade"),
         ("qrels/test.tsv", "header\nq1\td1\tgood\n", r"test.tsv:2: not a query, a document and a grade"),
-        ("qrels/test.tsv", "header\nq1\td9\t1\n", "test.tsv:2: judges query 'q1' and document 'd9'"),
+        ("qrels/test.tsv", "header\nq1\td9\t1\n", "test.tsv:2: judges document .d9., one of 1 that are not in"),
+        ("qrels/test.tsv", "q1\td1\t1\n", "test.tsv:1: a judgement, where the columns are named"),
+        ("qrels/test.tsv", "header\nq9\td1\t1\n", "test.tsv:2: judges query 'q9', which is not in"),
         ("qrels/test.tsv", "header\nq1\td1\t0\n", "no query has a relevant document"),
     ],
 )  # fmt: skip
