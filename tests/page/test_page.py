@@ -491,3 +491,14 @@ def test_every_text_stands_out(page: Any, address: str, scheme: str) -> None:
         assert page.evaluate(CONTRAST) == [], tab
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground))) < 3 * 64) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_the_mouse_is_on_stands_out_too(page: Any, address: str, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    for tab in ANSWERED:
+        with_answers(page, address, tab)
+        for one in page.locator("main button:visible, .segments label:visible, summary:visible").all():
+            one.hover()
+            page.wait_for_timeout(20)
+            assert page.evaluate(CONTRAST) == [], (tab, one.inner_text())
