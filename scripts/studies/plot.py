@@ -14,6 +14,7 @@ IN_THE_DARK = ("#4493f8", "#ff7b72", "#3fb950", "#d29922", "#ab7df8", "#9198a1",
 DASHES = ("none", "7 4", "2 4")  # where there are more lines than colours, and for lines that are not solid
 MOST_PLACES = 12  # that could stand side by side, each with its own number below it
 STEPS = (1.0, 2.0, 5.0, 10.0)
+MOST_ROUND = 7  # heights with a number each, between powers of ten
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f }
 .axis { stroke: #8c959f; fill: none } .grid { stroke: #8c959f; stroke-opacity: .25 }
@@ -125,9 +126,15 @@ def _even(heights: Sequence[float]) -> list[float]:
 
 
 def _powers(heights: Sequence[float]) -> list[float]:
-    """Powers of ten around all heights, which are above 0."""
-    first = math.floor(math.log10(min(heights)))
-    return [10.0**power for power in range(first, max(math.ceil(math.log10(max(heights))), first + 1) + 1)]
+    """Powers of ten around all heights, which are above 0; where they are few, with twos and fives between."""
+    low, high = min(heights), max(heights)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    rounded = [step * 10.0**power for power in range(first, last + 1) for step in STEPS[:3]]
+    begin = max(number for number, tick in enumerate(rounded) if tick <= low)
+    end = next(number for number, tick in enumerate(rounded) if tick >= high and number > begin)
+    if end - begin < MOST_ROUND:
+        return rounded[begin : end + 1]
+    return [10.0**power for power in range(first, last + 1)]
 
 
 def _drawn(shown: Sequence[Series], frame: _Frame) -> Iterator[str]:

@@ -4,6 +4,7 @@ import re
 from itertools import pairwise
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,12 +58,22 @@ def test_a_figure_stands_at_its_height_between_the_ticks() -> None:
     assert "A &amp; B" in picture
 
 
-def test_lines_of_nothing_are_left_out_and_powers_are_those_of_ten() -> None:
+@pytest.mark.parametrize(
+    ("heights", "told"),
+    [
+        ((20.0, 700.0), ["20", "50", "100", "200", "500", "1,000"]),
+        ((3.0, 3.0), ["2", "5"]),
+        ((0.5, 70_000.0), ["0.1", "1", "10", "100", "1,000", "10,000", "100,000"]),
+    ],
+)
+def test_lines_of_nothing_are_left_out_and_powers_have_round_numbers(
+    heights: tuple[float, float], told: list[str]
+) -> None:
     axes = Axes("t", "x", "y", powers=True)
-    root = ElementTree.fromstring(lines(axes, [Series("a", [Dot(1, 20.0), Dot(2, 700.0)]), Series("b", [])]))
+    root = ElementTree.fromstring(lines(axes, [Series("a", [Dot(1, heights[0]), Dot(2, heights[1])]), Series("b", [])]))
     assert len(root.findall("{*}polyline")) == 1
     ticks = [text.text for text in root.findall("{*}text") if text.attrib.get("text-anchor") == "end"]
-    assert ticks == ["10", "100", "1,000"]
+    assert ticks == told
 
 
 def test_places_that_are_too_near_to_be_told_each_are_told_by_round_numbers() -> None:
