@@ -102,6 +102,8 @@ def build(
             cannot be written.
     """
     search.check(recipe, dims)
+    if folder.exists() and not folder.is_dir():
+        raise IndexFault(f"{folder} is no folder; give an index another name")
     started = time.monotonic()
     watcher = watcher or Watcher()
     job = Job.new(encoder, dims, DOCUMENTS_PER_SHARD, last_change(folder))

@@ -305,14 +305,15 @@ def test_an_index_opens_on_a_read_only_disk(tmp_path: Path) -> None:
             path.chmod(0o755)
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(IndexFault, match=r"file cannot be written: .*Not a directory"):
-        build_words(tmp_path / "file")
-
-
 def test_an_existing_folder_of_someone_else_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(SourceError, match="no documents"):
         build_words(tmp_path, [])
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_index_takes_the_place_of_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(IndexFault, match="file is no folder; give an index another name"):
+        build_words(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
