@@ -65,7 +65,7 @@ def test_a_line_a_request_without_its_texts(served: TestClient, caplog: pytest.L
     assert seen == [
         ("POST", "/v1/search", 200),
         ("POST", "/v1/similarity", 422),
-        ("GET", "/v1/documents/{id:path}", 404),
+        ("GET", "/v1/documents/{id:rest}", 404),
         ("GET", "unknown", 404),
     ]
     assert formatted[0]["tokens"] == 2 + len(SECRET)
@@ -129,7 +129,7 @@ def test_what_nobody_foresaw_has_one_label(served: TestClient) -> None:
     served.get("/ui/page.js")
     labels = samples(served)["dse_requests_total"]
     assert labels[("GET", "unknown", "404")] == 50
-    assert labels[("GET", "/v1/documents/{id:path}", "404")] == 50
+    assert labels[("GET", "/v1/documents/{id:rest}", "404")] == 50
     assert labels[("unknown", "/v1/search", "405")] == 50
     assert len(labels) == 4, labels
 
@@ -145,7 +145,7 @@ def test_what_is_refused_before_its_route_is_counted_as_that_route(settings: Set
     assert samples(client)["dse_requests_total"] == {
         ("POST", "/v1/search", "401"): 1,
         ("POST", "/v1/search", "413"): 1,
-        ("DELETE", "/v1/documents/{id:path}", "401"): 1,
+        ("DELETE", "/v1/documents/{id:rest}", "401"): 1,
     }
 
 
