@@ -22,6 +22,7 @@ MOST_EFFORT_IN_A_GRAPH = 4096
 MAX_READ_LOOPS = 2**24  # inverted lists, parts of an index: what a file may have FAISS count up to
 PARAMETERS = 16
 """Sets of them that are remembered as FAISS takes them: to make one costs a tenth of a small search."""
+CACHE_LINE = 64  # bytes
 
 _READING = threading.Lock()
 
@@ -141,7 +142,7 @@ class CandidateIndex:
             IndexFault: a parameter that this index does not have, or ``allowed`` is not one flag a row.
         """
         parameters = self.parameters(params or {}, allowed)
-        _, rows = self._faiss.search(_contiguous(query[None]), depth, params=parameters)
+        _, rows = self._faiss.search(aligned(query), depth, params=parameters)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]  # FAISS pads missing neighbours with -1
         return found
 
@@ -153,6 +154,19 @@ class CandidateIndex:
         """
         given = tuple(params.items())
         return self._remembered(given) if allowed is None else self._parameters(given, allowed)
+
+
+def aligned(query: Floats) -> Floats:
+    """(1, width) copy of a (width,) query that begins where a cache line does, as arrays of numpy's seldom do.
+
+    FAISS reads it anew beside every row; where each load lies across two lines, a search takes a tenth longer.
+    """
+    width, size = len(query), np.dtype(np.float32).itemsize
+    room = np.empty(width + CACHE_LINE // size, np.float32)
+    start = -room.__array_interface__["data"][0] % CACHE_LINE // size
+    row = room[start : start + width]
+    row[:] = query
+    return row[None]
 
 
 def _parameters(

@@ -66,7 +66,7 @@ class Candidates:
 def similarities_of(embeddings: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """(rows,) cosines of (rows, dim) embeddings with a (dim,) query, to as many decimals as mean something."""
     similarities = embeddings @ query
-    np.round(similarities, DECIMALS, out=similarities)
+    similarities.round(DECIMALS, out=similarities)
     np.minimum(similarities, 1.0, out=similarities)
     return np.maximum(similarities, -1.0, out=similarities)
 

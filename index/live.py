@@ -1,6 +1,7 @@
 """What can be found right now? The live generation, and every change since, of whichever process it came."""
 
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -368,7 +369,7 @@ class LiveIndex:
         """A view with the changes after it, as far as ``through``."""
         path = self._log_path
         if self._reading is None:
-            if not path.exists():
+            if not os.access(path, os.F_OK):  # without the exception that exists() catches, in every search
                 return view
             self._reading = self._opened_log()
         version = self._reading.version()  # before reading: what is written in between is read again, not passed over

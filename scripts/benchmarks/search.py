@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.retriever import CosineScorer, HeadScorer, Retriever
+from index.candidates import aligned
 from index.live import LiveIndex
 from model.bundle import Student
 from scripts.benchmarks.timing import Pace, in_turns
@@ -70,7 +71,7 @@ def measure(
     nearest, facts = view.generation.nearest, view.manifest
     index, parameters = nearest.candidates.raw, nearest.candidates.parameters(facts.search)
     fetched = max(depth, min(depth * facts.refine, len(view.generation)))
-    vectors = np.ascontiguousarray(nearest.query_vectors(np.stack([query.embedding for query in queries])))
+    vectors = [aligned(vector) for vector in nearest.query_vectors(np.stack([query.embedding for query in queries]))]
     cosine, head = CosineScorer(student.similarity), HeadScorer(student.head, student.score)
 
     def retriever() -> Retriever:
@@ -78,7 +79,7 @@ def measure(
 
     calls = {
         EMBEDDING: lambda number: retriever().queries([texts[number]]),
-        FAISS: lambda number: index.search(vectors[number : number + 1], fetched, params=parameters),
+        FAISS: lambda number: index.search(vectors[number], fetched, params=parameters),
         SEARCH: lambda number: retriever().search(queries[number], K, depth, cosine),
         WITH_HEAD: lambda number: retriever().search(queries[number], K, depth, head),
     }

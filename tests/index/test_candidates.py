@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.candidates import CandidateIndex, Dial
+from index.candidates import CACHE_LINE, CandidateIndex, Dial, aligned
 from index.exact import exact_search
 from index.manifest import IndexFault
 from index.selection import Selection
@@ -43,6 +43,15 @@ def test_more_depth_never_loses_a_candidate(seed: int, rows: int) -> None:
     index, query = CandidateIndex.build(unit_rows(seed, rows), "Flat"), unit_rows(seed + 1, 1)[0]
     for depth in range(1, rows):
         assert set(index.search(query, depth)) <= set(index.search(query, depth + 1))
+
+
+@given(seed=st.integers(0, 2**32 - 1), width=st.integers(1, 500), step=st.integers(1, 2))
+def test_faiss_is_given_queries_that_begin_where_a_cache_line_does(seed: int, width: int, step: int) -> None:
+    query = unit_rows(seed, 2, dims=step * width)[1, ::step]
+    found = aligned(query)
+    assert found.ctypes.data % CACHE_LINE == 0
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, query[None])
 
 
 @given(recipe=st.sampled_from(["HNSW8", "SQ8", "SQ4"]), seed=st.integers(0, 100))
