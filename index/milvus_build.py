@@ -17,9 +17,10 @@ from index.finish import AS_IT_COMES, SearchWanted
 from index.generations import DOCUMENTS_FILE, EMBEDDINGS_FILE, GENERATIONS
 from index.manifest import EncoderIdentity, GenerationManifest, IndexFault
 from index.milvus_collections import Live, collection_at, live_at, load, scan
-from index.milvus_publish import Follower, publish_folder
+from index.milvus_publish import publish_folder
 from index.milvus_rows import DIGEST, KEY, STORED, VECTOR, digest_of, document_of, key_of, kind_of
 from index.milvus_server import Server
+from index.milvus_switch import Follower
 from index.recall import Aim
 from index.sources import Rejects, SourcedDocument
 

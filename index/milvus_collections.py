@@ -99,15 +99,56 @@ def properties_of(server: Server, collection: str) -> dict[str, str]:
     return dict(described.get("properties") or {})
 
 
-def check_open(server: Server, collection: str) -> None:
-    """See that no other generation is about to take the place of this one.
+@dataclass(frozen=True)
+class Seal:
+    """Writers of a generation wait until then, because another collection takes its place."""
+
+    until: float  # seconds since 1970
+    by: str  # that collection
+
+    def __str__(self) -> str:
+        return f"{self.until} {self.by}"
+
+
+def seal_of(server: Server, collection: str) -> Seal | None:
+    """The seal that a generation is under now, if it is under one."""
+    written = properties_of(server, collection).get(SEALED_PROPERTY)
+    if written is None:
+        return None
+    until, by = written.split()
+    return Seal(float(until), by) if time.time() < float(until) else None
+
+
+def check_open(server: Server, collection: str, by: str | None = None) -> None:
+    """See that no other generation is about to take the place of this one, or none but ``by``.
 
     Raises:
         BusyFault: one is.
     """
-    until = properties_of(server, collection).get(SEALED_PROPERTY)
-    if until is not None and time.time() < float(until):
+    seal = seal_of(server, collection)
+    if seal is not None and seal.by != by:
         raise BusyFault(f"{server.address}: another generation takes the place of {collection}; try again in a second")
+
+
+def set_property(server: Server, collection: str, name: str, value: str) -> None:
+    """Have a collection carry a value."""
+    server.call(
+        f"writing {name} of {collection}",
+        lambda client: client.alter_collection_properties(collection, {name: value}, **OPTIONS),
+    )
+
+
+def drop(server: Server, collection: str) -> None:
+    """Remove a collection, if it is there."""
+
+    def dropped(client: MilvusClient) -> None:
+        try:
+            client.drop_collection(collection, **OPTIONS)
+        except MilvusException as error:
+            if not is_missing(error):
+                raise
+
+    server.call(f"dropping {collection}", dropped)
 
 
 def load(server: Server, collection: str) -> None:

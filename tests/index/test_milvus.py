@@ -17,6 +17,7 @@ import index.milvus as milvus_module
 import index.milvus_build as milvus_build
 import index.milvus_collections as milvus_collections
 import index.milvus_publish as milvus_publish
+import index.milvus_switch as milvus_switch
 from index.documents import Document
 from index.location import MilvusAddress, read_location
 from index.manifest import AwayFault, BusyFault, EncoderIdentity, GenerationManifest, IndexFault, RecipeFault
@@ -163,7 +164,7 @@ def test_an_alias_of_something_else_is_left_alone(milvus: StandIn, server: Serve
 def test_a_collection_without_its_manifest_is_refused(address: MilvusAddress, server: Server) -> None:
     collection = live_at(server).collection
     for value, problem in (("{}", "is no generation's manifest: documents: Field required"), ("?", "Invalid JSON")):
-        milvus_publish.set_property(server, collection, "dse.manifest", value)
+        milvus_collections.set_property(server, collection, "dse.manifest", value)
         with pytest.raises(IndexFault, match=problem):
             MilvusIndex.open(address, ENCODER, ACCESS)
 
@@ -268,6 +269,56 @@ def test_a_rebuild_that_fails_lets_writers_go_on(
     assert [name for name in listed if name.startswith(f"{index.address.name}_")] == [before]
 
 
+def test_of_two_rebuilds_at_once_one_is_refused_and_neither_loses_a_write(
+    index: MilvusIndex, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_publish, "ROUNDS", 0)
+    said: list[str] = []
+
+    def encode(texts: list[str]) -> np.ndarray:
+        if not said:
+            upsert(index, {"d": "notes"})
+        elif len(said) == 1:  # the last changes are being taken in
+            with pytest.raises(BusyFault, match="another generation takes the place"):
+                rebuild(index.address, tmp_path / "other")
+            with pytest.raises(BusyFault, match="another generation takes the place"):  # it still does
+                upsert(index, {"e": "late"})
+        said.append("embedded")
+        return embed(texts)
+
+    rebuild(index.address, tmp_path, encode)
+    assert len(said) == 2
+    with MilvusIndex.open(index.address, OTHER, ACCESS, writable=True) as after:
+        assert found(after, "abcde") == WORDS | {"d": "notes"}
+        assert upsert(after, {"e": "late"}) == ["created"]
+    listed = server.call("listing", lambda client: client.list_collections(**OPTIONS))
+    assert len([name for name in listed if name.startswith(f"{index.address.name}_")]) == 2
+
+
+@pytest.mark.parametrize("moment", ["before the seal", "under the seal"])
+def test_a_rebuild_does_not_replace_what_another_one_published_meanwhile(
+    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    sealed = milvus_switch._sealed
+    monkeypatch.setattr(milvus_publish, "_drop_others", lambda *arguments: None)  # who overtakes has not come so far
+
+    def overtaken(*arguments) -> float:
+        monkeypatch.setattr(milvus_switch, "_sealed", sealed)
+        if moment == "before the seal":
+            rebuild(index.address, tmp_path / "other")
+            return sealed(*arguments)
+        until = sealed(*arguments)
+        build(index.address, WORDS | {"d": "notes"}, tmp_path / "other")  # which waits for nobody
+        return until
+
+    monkeypatch.setattr(milvus_switch, "_sealed", overtaken)
+    with pytest.raises(BusyFault, match="was published anew meanwhile"):
+        rebuild(index.address, tmp_path)
+    with MilvusIndex.open(index.address, None, ACCESS) as after:
+        assert after.view().manifest.encoder == (OTHER if moment == "before the seal" else ENCODER)
+        assert found(after, "abcd") == WORDS | ({} if moment == "before the seal" else {"d": "notes"})
+
+
 class SlowSwitch:
     """A Milvus that switches an alias so many seconds after it was asked to, and a clock that waiting for it moves.
 
@@ -312,7 +363,7 @@ def test_a_slow_switch_of_the_alias_loses_no_write(
     monkeypatch.setattr(
         MilvusClient, "alter_alias", lambda *arguments, **options: slow.alter_alias(*arguments, **options)
     )
-    monkeypatch.setattr(milvus_publish, "time", slow)
+    monkeypatch.setattr(milvus_switch, "time", slow)
     monkeypatch.setattr(milvus_collections, "time", slow)
     if published:
         rebuild(index.address, tmp_path)
