@@ -12,7 +12,9 @@ import pytest
 pytest.importorskip("ray", reason="needs ray: pip install '.[ray]'")
 
 from index.generations import FILES, Generation, current_name
+from index.view import View
 from tests.ray_cluster import RayCluster, ray_cluster
+from tests.standin import StandIn
 
 TEXTS = [
     f"A {kind} {deed} {place}, {times} times."
@@ -48,9 +50,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (home / name).read_bytes() for name in FILES}
 
 
-def build(folder: Path, *options: object) -> "subprocess.Popen[str]":
+def vectors(folder: Path) -> list[tuple[str, str, dict[str, object], bytes]]:
+    """Every document with its embedding, by id: Milvus keeps them in an order of its own."""
+    view = View.of(Generation.open(folder))
+    documents = view.documents(view.rows())
+    rows = [row.tobytes() for row in view.embeddings(view.rows())]
+    found = ((each.id, each.text, each.metadata, row) for each, row in zip(documents, rows, strict=True))
+    return sorted(found, key=lambda each: each[0])
+
+
+def build(place: object, *options: object) -> "subprocess.Popen[str]":
     """Documents are read from standard input."""
-    command = [sys.executable, "-c", SMALL, "index", "build", "-", "--output", str(folder), *map(str, options)]
+    command = [sys.executable, "-c", SMALL, "index", "build", "-", "--output", str(place), *map(str, options)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -82,3 +93,20 @@ def test_a_build_whose_head_is_killed_goes_on_and_is_bit_by_bit_the_local_one(
     said = local.communicate("".join(lines))[1]
     assert local.returncode == 0, said
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_a_build_by_ray_into_milvus_has_the_local_ones_vectors(
+    tmp_path: Path, cluster: RayCluster, milvus: StandIn
+) -> None:
+    rows = ({"id": str(row), "text": text, "metadata": {"half": row % 2}} for row, text in enumerate(TEXTS))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    place = str(milvus.address())
+    by_ray = build(place, "--engine", "ray", "--ray-address", cluster.address, "--work", tmp_path / "work")
+    local = build(tmp_path / "local")
+    for job in (by_ray, local):
+        said = job.communicate(lines)[1]
+        assert job.returncode == 0, said
+    command = [sys.executable, "-m", "scripts.dse", "index", "snapshot", place, str(tmp_path / "copied")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert vectors(tmp_path / "copied") == vectors(tmp_path / "local")
+    assert not (tmp_path / "work").exists()
