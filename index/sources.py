@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
@@ -61,11 +63,11 @@ class Rejects:
         self.count = 0
         self._path, self._file = path, None
         if path is not None:
-            self._partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
             if path.exists() and not path.is_file():
                 raise SourceError(f"{path} cannot be written: it is there, and no file")
             try:
-                self._file = self._partial.open("w", encoding="utf-8", newline="\n")
+                # Without a name until it is whole, so that nothing is left of a build that is killed
+                self._file = TemporaryFile("w+", encoding="utf-8", newline="\n", dir=path.parent)  # noqa: SIM115
             except OSError as error:
                 raise SourceError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -79,9 +81,15 @@ class Rejects:
     def save(self) -> None:
         """All lines were read: put the file in its place, durably."""
         if self._file is not None and self._path is not None:
-            self._file.flush()
-            fsync(self._partial)
-            self._partial.replace(self._path)
+            whole = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
+            self._file.seek(0)
+            try:
+                with whole.open("w", encoding="utf-8", newline="\n") as file:
+                    shutil.copyfileobj(self._file, file)
+                fsync(whole)
+                whole.replace(self._path)
+            finally:
+                whole.unlink(missing_ok=True)
             fsync(self._path.parent)
 
     def __enter__(self) -> Self:
@@ -95,7 +103,6 @@ class Rejects:
     ) -> None:
         if self._file is not None:
             self._file.close()
-            self._partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

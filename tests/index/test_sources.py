@@ -231,6 +231,7 @@ def test_a_build_that_is_refused_leaves_the_rejects_of_another(tmp_path: Path) -
     path, rejects = write(tmp_path / "a.txt", "one\na\0b\n"), tmp_path / "rejects"
     _, whole = skipping(path, rejects)
     with Rejects(rejects) as refused:
+        assert {file.name for file in tmp_path.iterdir()} == {"a.txt", "rejects"}  # as a kill would leave it
         refused.add("elsewhere", "none", None)
     assert [json.loads(line) for line in rejects.read_text().splitlines()] == whole
     assert {file.name for file in tmp_path.iterdir()} == {"a.txt", "rejects"}
