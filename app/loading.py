@@ -51,7 +51,9 @@ def load(settings: Settings) -> Service:
     """
     queues = Queues(settings.tokens_of_a_batch, settings.max_queue_tokens, settings.max_wait)
     folders = (settings.bundle, *settings.bundles)
-    students = [queues.student(load_student(folder, settings.threads)) for folder in folders]
+    students = [
+        queues.student(load_student(folder, settings.threads, long_text=settings.long_text)) for folder in folders
+    ]
     index, searching = None, students[0]
     if settings.index:
         access = settings.milvus_access()

@@ -12,18 +12,18 @@ from index.documents import Document
 from index.filters import Filter
 from index.generations import Candidates
 from model.cross_encoder import PairLogits
+from model.encoder import Read
 from model.head import Calibration, Head
-from model.tokens import Tokens
 
 
 class Encoder(Protocol):
     """Texts to embeddings, in two steps so that a caller may look at the tokens between them."""
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
+    def tokenize(self, texts: Sequence[str]) -> Read:
         """Texts as tokens."""
         ...
 
-    def embed(self, tokens: Tokens) -> NDArray[np.float32]:
+    def embed(self, tokens: Read) -> NDArray[np.float32]:
         """(texts, dim) unit rows."""
         ...
 

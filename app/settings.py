@@ -12,6 +12,7 @@ import model
 from app.threads import thread_budget
 from index.location import Consistency, Location, MilvusAccess, read_location
 from index.manifest import IndexFault, Verify
+from model.long_text import LongText
 
 BUNDLES = Path(model.__file__).parent / "bundles"
 
@@ -92,6 +93,11 @@ class Settings(BaseSettings):
     )
     compact_after: Annotated[int, Field(ge=0)] = Field(
         10_000, description="changes after which they are folded into a new generation by themselves; 0 for never"
+    )
+    long_text: LongText = Field(
+        "truncate",
+        description="what becomes of a text that is longer than a student reads: truncate (its beginning is read) or "
+        "chunk (the mean of its pieces); an index is searched as it was built",
     )
     verify: Verify = Field(
         "full",

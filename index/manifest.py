@@ -35,7 +35,10 @@ class RecipeFault(IndexFault):
 
 
 class EncoderIdentity(BaseModel):
-    """Which encoder made the embeddings: its name, for people, and its digest, which decides."""
+    """Which encoder made the embeddings: its name, for people, and its digest, which decides.
+
+    After a ``+`` the digest says how long texts are read, where they are not cut.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -147,7 +150,14 @@ class GenerationManifest(BaseModel):
         Raises:
             IndexFault: they differ; the message names both digests and the two ways out.
         """
-        if self.encoder.digest != serving.digest:
+        built, served = self.encoder.digest.partition("+"), serving.digest.partition("+")
+        if built != served and built[0] == served[0]:
+            reads, wanted = built[2] or "truncate", served[2] or "truncate"
+            raise IndexFault(
+                f"{folder} was built with --long-text {reads}, not {wanted}: give --long-text {reads} "
+                f"(DSE_LONG_TEXT={reads}), or embed its texts again: dse index rebuild {folder} --long-text {wanted}"
+            )
+        if built != served:
             raise IndexFault(
                 f"{folder} was built with encoder {self.encoder.name} ({self.encoder.digest}), not with {serving.name} "
                 f"({serving.digest}); give the bundle it was built with (--bundle), or build it again: "

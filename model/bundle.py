@@ -13,6 +13,7 @@ from model.cross_encoder import OnnxCrossEncoder, PairLengths, PairLogits
 from model.encoder import OnnxEncoder
 from model.ensemble import OnnxEnsemble, Standard
 from model.head import Calibration, Head, HeadKind, load_head
+from model.long_text import LongText
 from model.manifest import ArtifactError, check_digests
 from model.sessions import GraphRunner
 from model.tokens import Forward, PairTokenizer, Run, SentenceTokenizer
@@ -165,6 +166,7 @@ class Student:
     name: str
     encoder: OnnxEncoder
     encoder_digest: str
+    """Of the graph, and of how it reads long texts: what decides whether two embeddings can be compared."""
     head: Head
     score: Calibration
     similarity: Calibration
@@ -201,8 +203,14 @@ class Teacher:
     score: Calibration
 
 
-def load_student(folder: Path, threads: int, graph: Graph | None = None) -> Student:
+def load_student(folder: Path, threads: int, graph: Graph | None = None, long_text: LongText = "truncate") -> Student:
     """A student bundle, every file checked against its digest.
+
+    Args:
+        folder: the bundle.
+        threads: of the processor, that it computes with.
+        graph: which of its graphs; None: the first that runs here.
+        long_text: what becomes of texts that are longer than the graph reads.
 
     Raises:
         ArtifactError: not a student bundle, or a file is missing or altered.
@@ -211,8 +219,8 @@ def load_student(folder: Path, threads: int, graph: Graph | None = None) -> Stud
     chosen = manifest.pick(graph, folder)
     return Student(
         manifest.name,
-        _encoder(folder, chosen, manifest, threads),
-        manifest.graph_digest(chosen),
+        _encoder(folder, chosen, manifest, threads, long_text),
+        manifest.graph_digest(chosen) + (f"+{long_text}" if long_text != "truncate" else ""),
         load_head(manifest.head or "cosine", folder / HEAD),
         manifest.calibration["score"].calibration(),
         manifest.calibration["similarity"].calibration(),
@@ -256,13 +264,16 @@ def _checked(folder: Path, what: str, *kinds: str) -> BundleManifest:
     return manifest
 
 
-def _encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int) -> OnnxEncoder:
+def _encoder(
+    folder: Path, graph: Graph, manifest: BundleManifest, threads: int, long_text: LongText = "truncate"
+) -> OnnxEncoder:
     assert manifest.dims is not None  # _checked saw to that
     return OnnxEncoder(
         GraphRunner(folder / GRAPH_FILES[graph], threads),
         SentenceTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
         manifest.dims,
         matryoshka=manifest.matryoshka,
+        long_text=long_text,
     )
 
 

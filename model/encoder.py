@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faults import DimensionsError
+from model.long_text import MOST_PIECES, LongText
 from model.sessions import GraphRunner
-from model.tokens import Forward, Run, SentenceTokenizer, Tokens
+from model.tokens import Forward, Pieces, Run, SentenceTokenizer, Tokens
 
 
 def shortened(embeddings: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
@@ -21,18 +22,16 @@ def shortened(embeddings: NDArray[np.float32], dims: int) -> NDArray[np.float32]
     return prefixes / np.linalg.norm(prefixes, axis=1, keepdims=True)
 
 
+Read = Tokens | Pieces
+"""Texts as an encoder will read them."""
+
+
 def whole_embeddings(
     tokenizer: SentenceTokenizer, embed: Callable[[Tokens], NDArray[np.float32]], texts: Sequence[str]
 ) -> NDArray[np.float32]:
-    """(texts, dim) unit means of the embeddings of each text's pieces, which count by their tokens.
-
-    Of a text that is no longer than the tokenizer cuts, that is its embedding.
-    """
-    tokens, owners = tokenizer.pieces(texts)
-    embeddings = embed(tokens)
-    sums = np.zeros((len(texts), embeddings.shape[1]), np.float32)
-    np.add.at(sums, owners, embeddings * tokens.lengths[:, None].astype(np.float32))
-    return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    """(texts, dim) unit embeddings of whole texts, however long: the means of their pieces' (:meth:`Pieces.means`)."""
+    pieces = tokenizer.pieces(texts)
+    return pieces.means(embed(pieces.tokens))
 
 
 def allowed_width(dims: int | None, whole: int, prefixes: Sequence[int]) -> int:
@@ -59,36 +58,43 @@ class OnnxEncoder:
         matryoshka: Sequence[int] = (),
         token_budget: int | None = None,
         run: Run | None = None,
+        long_text: LongText = "truncate",
     ) -> None:
         self._graph, self._tokenizer = graph, tokenizer
-        self.dims, self.matryoshka = dims, tuple(matryoshka)
+        self.dims, self.matryoshka, self.long_text = dims, tuple(matryoshka), long_text
         self._token_budget = token_budget
         self._run = run or self.forward
 
     @property
     def max_tokens(self) -> int:
         """Texts are cut after this many tokens."""
-        return self._tokenizer.max_tokens
+        return self._tokenizer.max_tokens * (MOST_PIECES if self.long_text == "chunk" else 1)
 
     def with_token_budget(self, token_budget: int) -> "OnnxEncoder":
         """The same encoder with batches of so many tokens, however many threads there are."""
-        return OnnxEncoder(self._graph, self._tokenizer, self.dims, self.matryoshka, token_budget)
+        return self._like(token_budget, None)
 
     def queued(self, queue: Callable[[Forward], Run]) -> "OnnxEncoder":
         """The same encoder, whose texts wait in a queue for the graph."""
-        run = queue(self.forward)
-        return OnnxEncoder(self._graph, self._tokenizer, self.dims, self.matryoshka, self._token_budget, run)
+        return self._like(self._token_budget, queue(self.forward))
 
-    def tokenize(self, texts: Sequence[str]) -> Tokens:
+    def _like(self, token_budget: int | None, run: Run | None) -> "OnnxEncoder":
+        return OnnxEncoder(self._graph, self._tokenizer, self.dims, self.matryoshka, token_budget, run, self.long_text)
+
+    def tokenize(self, texts: Sequence[str]) -> Read:
         """Texts as tokens; ``truncated`` says which were cut."""
+        if self.long_text == "chunk":
+            return self._tokenizer.pieces(texts, MOST_PIECES)
         return self._tokenizer.tokenize(texts)
 
-    def embed(self, tokens: Tokens) -> NDArray[np.float32]:
+    def embed(self, tokens: Read) -> NDArray[np.float32]:
         """(texts, dim) unit embeddings of tokenised texts, in order.
 
         Raises:
             ArithmeticError: the graph answered a number that is not finite.
         """
+        if isinstance(tokens, Pieces):
+            return tokens.means(self.embed(tokens.tokens))
         embeddings: NDArray[np.float32] = self._run(tokens) if len(tokens) else np.empty((0, self.dims), np.float32)
         if not np.isfinite(embeddings).all():
             raise ArithmeticError("the encoder answered a number that is not finite; check the bundle")
@@ -124,7 +130,7 @@ class OnnxEncoder:
 
     def _encoded(self, batches: Iterable[Sequence[str]], width: int) -> Iterator[NDArray[np.float32]]:
         with ThreadPoolExecutor(max_workers=1) as beside:
-            last: Future[Tokens] | None = None
+            last: Future[Read] | None = None
             for batch in batches:
                 tokens = beside.submit(self.tokenize, batch)
                 if last is not None:

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.encoder import OnnxEncoder
+from model.encoder import OnnxEncoder, Read
 from model.head import CosineHead, Head
-from model.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class PairedTexts:
     """Pairs, tokenised: what the model would read is known before it does."""
 
-    tokens: Tokens  # of each text once
+    tokens: Read  # of each text once
     left: NDArray[np.intp]  # (pairs,) rows of tokens
     right: NDArray[np.intp]  # (pairs,)
 

@@ -1,5 +1,6 @@
 """How does text become the arrays a graph reads, and which texts share a batch?"""
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,35 @@ class PairTokens(Tokens):
         return cls(ids, _cut(picked), types)
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """Texts of any length as token ids: each in as many pieces as it takes, and a text is the mean of its pieces."""
+
+    tokens: Tokens  # of every piece, text after text
+    owners: NDArray[np.intp]  # (pieces,) the row of the text that each is of
+    truncated: NDArray[np.bool_]  # (texts,) the text has more pieces than are read
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """(pieces,) tokens of each."""
+        return self.tokens.lengths
+
+    def means(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(texts, dim) unit means of the (pieces, dim) embeddings of each text's pieces, which count by their tokens.
+
+        Of a text in one piece that is its embedding, to the last bit.
+        """
+        texts = len(self.truncated)
+        alone = np.bincount(self.owners, minlength=texts) == 1
+        if alone.all():
+            return embeddings
+        means = np.zeros((texts, embeddings.shape[1]), np.float32)
+        np.add.at(means, self.owners, embeddings * self.lengths[:, None].astype(np.float32))
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        means[alone] = embeddings[alone[self.owners]]
+        return means
+
+
 def _cut(picked: Sequence[tuple[Tokens, int]]) -> NDArray[np.bool_]:
     return np.array([tokens.truncated[row] for tokens, row in picked], np.bool_)
 
@@ -147,23 +177,30 @@ class _TokenizerFile:
         tokenizer.enable_truncation(max_tokens)
         return cls(tokenizer, max_tokens)
 
-    def _read(self, texts: Sequence[str], keep: Callable[[Encoding], T], specials: bool) -> list[T]:
-        """What is kept of the tokens of each text; of a very long one, of enough to fill what is read."""
+    def _read(
+        self, texts: Sequence[str], keep: Callable[[Encoding], T], specials: bool, most: float | None = None
+    ) -> list[T]:
+        """What is kept of the tokens of each text; of a very long one, of enough to fill the ``most`` that are read.
+
+        By default these are ``max_tokens``.
+        """
+        most = self.max_tokens if most is None else most
         if sum(map(len, texts)) <= ALONE:
             return list(map(keep, self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=specials)))
         kept: list[T] = []
         for some in _slices(texts):
             with self._alone:
-                beginnings = [self._beginning(text) for text in some]
+                beginnings = [self._beginning(text, most) for text in some]
                 kept += map(keep, self._tokenizer.encode_batch_fast(beginnings, add_special_tokens=specials))
         return kept
 
-    def _beginning(self, text: str) -> str:
-        """The text, or as much of it as has more tokens than are read: what follows would be cut."""
-        end = AHEAD * self.max_tokens
+    def _beginning(self, text: str, most: float) -> str:
+        """The text, or as much of it as has more tokens than the ``most`` that are read: what follows would be cut."""
+        end = AHEAD * most
         while end < len(text):
+            end = int(end)
             (read,) = self._tokenizer.encode_batch_fast([text[:end]], add_special_tokens=False)
-            if sum(map(len, (read, *read.overflowing))) >= self.max_tokens + SPARE:
+            if sum(map(len, (read, *read.overflowing))) >= most + SPARE:
                 return text[:end]
             end *= 4
         return text
@@ -188,16 +225,18 @@ class SentenceTokenizer(_TokenizerFile):
         read = self._read(texts, lambda encoding: (encoding.ids, bool(encoding.overflowing)), specials=True)
         return Tokens(Ragged.of([ids for ids, _ in read]), np.array([cut for _, cut in read], np.bool_))
 
-    def pieces(self, texts: Sequence[str]) -> tuple[Tokens, NDArray[np.intp]]:
-        """Whole texts in pieces of at most ``max_tokens``, each with its own markers.
+    def pieces(self, texts: Sequence[str], most: float = math.inf) -> Pieces:
+        """Texts in pieces of at most ``max_tokens``, each with its own markers, and at most so many of a text."""
 
-        Returns the pieces, in order, and (pieces,) the number of the text that each is of.
-        """
-        encodings = self._tokenizer.encode_batch(list(texts))
-        pieces = [[encoding.ids, *(piece.ids for piece in encoding.overflowing)] for encoding in encodings]
-        ids = Ragged.of([piece for of_text in pieces for piece in of_text])
-        owners = np.repeat(np.arange(len(texts)), [len(of_text) for of_text in pieces])
-        return Tokens(ids, np.zeros(len(owners), np.bool_)), owners
+        def kept(encoding: Encoding) -> tuple[list[list[int]], bool]:
+            pieces = [encoding.ids, *(piece.ids for piece in encoding.overflowing)]
+            return (pieces, False) if len(pieces) <= most else (pieces[: int(most)], True)
+
+        read = self._read(texts, kept, specials=True, most=most * self.max_tokens)
+        ids = Ragged.of([piece for pieces, _ in read for piece in pieces])
+        owners = np.repeat(np.arange(len(texts)), [len(pieces) for pieces, _ in read])
+        tokens = Tokens(ids, np.zeros(len(owners), np.bool_))
+        return Pieces(tokens, owners, np.array([cut for _, cut in read], np.bool_))
 
     def padded(self, tokens: Tokens, rows: NDArray[np.intp] | None = None) -> Arrays:
         """``input_ids`` and ``attention_mask`` of some rows, or of all, as wide as the longest."""

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.threads import limit_native_threads
 from scripts import load_commands, speed_commands
-from scripts.console import errors, print_table, progress_bar, read_settings, written
+from scripts.console import errors, print_table, progress_bar, written
 from scripts.options import BundleOption, DataOption
+from scripts.speed_commands import settings_of
 
 if TYPE_CHECKING:
-    from app.settings import Settings
     from scripts.benchmarks.conditions import Conditions
     from scripts.benchmarks.timing import Pace
 
@@ -71,7 +70,7 @@ def search(
     output: OutputOption = None,
 ) -> None:
     """Time searches within this process beside bare calls of FAISS, in turns: what does the rest of a search cost?"""
-    settings = _settings(bundle, threads)
+    settings = settings_of(bundle, threads)
 
     from app.loading import open_index
     from model.bundle import load_student
@@ -79,7 +78,7 @@ def search(
     from scripts.benchmarks.scratch import change, queries_of, scratch_copy
     from scripts.benchmarks.search import EMBEDDING, FAISS, SEARCH, WITH_HEAD, Cost, measure
 
-    student = load_student(settings.bundle, settings.threads)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
 
     def measured(folder: Path) -> "tuple[list[Cost], Conditions, int]":
         with open_index(folder, student, writable=changes > 0) as live:
@@ -124,7 +123,7 @@ def filters(
     output: OutputOption = None,
 ) -> None:
     """Search among 50, 10, 1, 0.1 and 0.01 % of the documents: recall@10 against the exact answer, and time."""
-    settings = _settings(bundle, threads)
+    settings = settings_of(bundle, threads)
 
     from dataclasses import asdict
 
@@ -134,7 +133,7 @@ def filters(
     from scripts.benchmarks.filters import measure
     from scripts.benchmarks.scratch import queries_of
 
-    student = load_student(settings.bundle, settings.threads)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
     with open_index(index, student) as live:
         view = live.view()
         texts, asked = queries_of(queries, view)
@@ -166,7 +165,7 @@ def changes(
     output: OutputOption = None,
 ) -> None:
     """Write documents through HTTP while clients search, then compact: to a service of a copy, which it starts."""
-    settings = _settings(bundle, threads)
+    settings = settings_of(bundle, threads)
 
     from app.loading import open_index
     from model.bundle import load_student
@@ -174,7 +173,7 @@ def changes(
     from scripts.benchmarks.conditions import conditions
     from scripts.benchmarks.scratch import queries_of, scratch_copy
 
-    student = load_student(settings.bundle, settings.threads)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
     with scratch_copy(index, scratch) as copy:
         with open_index(copy, student) as live:
             view = live.view()
@@ -222,7 +221,7 @@ def places(
     output: OutputOption = None,
 ) -> None:
     """Ask a folder and a Milvus the same: how often both find the same documents, each one's recall, and the time."""
-    settings = _settings(bundle, threads)
+    settings = settings_of(bundle, threads)
 
     from app.loading import open_index
     from index.location import read_location
@@ -231,7 +230,7 @@ def places(
     from scripts.benchmarks.places import compare
     from scripts.benchmarks.scratch import queries_of
 
-    student = load_student(settings.bundle, settings.threads)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
     place = read_location(milvus)
     with (
         open_index(index, student) as live,
@@ -248,13 +247,6 @@ def places(
     print_table([f"{clients} clients", f"recall@{k}", "p50 ms", "p99 ms", "a second"], rows)
     typer.echo(f"the same {k} for {100 * found.same:.2f} % of {found.queries:,} queries")
     _save(output, on, found.report() | {"milvus": str(place), "milvus_recipe": recipe, "clients": clients})
-
-
-def _settings(bundle: Path | None, threads: int | None) -> "Settings":
-    given = {"bundle": bundle, "threads": threads}
-    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
-    limit_native_threads(settings.threads)  # before numpy and FAISS are loaded
-    return settings
 
 
 def _paced(pace: "Pace") -> list[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
+from model.long_text import LongText
+
 if TYPE_CHECKING:
     from index.build import Encode
 
@@ -15,14 +17,15 @@ class BundleFreight:
     """Every file of a bundle, by name; called, the encoder in it."""
 
     files: Mapping[str, bytes]
+    long_text: LongText
 
     @classmethod
-    def of(cls, folder: Path) -> Self:
+    def of(cls, folder: Path, long_text: LongText) -> Self:
         """Those of a bundle's folder."""
         from model.bundle import MANIFEST, BundleManifest
 
         names = [*BundleManifest.read(folder).files, MANIFEST]
-        return cls({name: (folder / name).read_bytes() for name in names})
+        return cls({name: (folder / name).read_bytes() for name in names}, long_text)
 
     def __call__(self, threads: int) -> "Encode":
         """The encoder, in so many threads; the bundle is compared with its digests where it has arrived."""
@@ -36,4 +39,4 @@ class BundleFreight:
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            return load_student(Path(folder), threads).encoder.encode
+            return load_student(Path(folder), threads, long_text=self.long_text).encoder.encode

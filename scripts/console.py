@@ -68,8 +68,17 @@ def read_settings(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"])
-        option = f"--{name} or DSE_{name.upper()}: " if name else ""
+        option = f"--{name.replace('_', '-')} or DSE_{name.upper()}: " if name else ""
         raise BadInput(option + str(first["msg"]).removeprefix("Value error, ")) from error
+
+
+def settings_with(**options: Any) -> Settings:
+    """The settings, with those of the options that were given, the others being None.
+
+    Raises:
+        BadInput: as for :func:`read_settings`.
+    """
+    return read_settings(**{name: value for name, value in options.items() if value is not None})
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from index.location import read_location
-from scripts.console import BadInput, batches, print_json, print_table, progress_bar, read_lines, read_settings
-from scripts.options import BundleOption, InputsArgument, JsonOption
+from scripts.console import (
+    BadInput,
+    batches,
+    print_json,
+    print_table,
+    progress_bar,
+    read_lines,
+    read_settings,
+    settings_with,
+)
+from scripts.options import BundleOption, InputsArgument, JsonOption, LongTextOption
 from scripts.use_commands import read_queries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from app.settings import Settings
     from index.build import EncodeBatches
     from index.contract import Index, IndexView
     from index.location import Location
@@ -63,6 +73,7 @@ def build(
     inputs: InputsArgument,
     output: Annotated[str, typer.Option(help="The index, new or existing: a folder, or milvus://HOST:PORT/NAME.")],
     bundle: BundleOption = None,
+    long_text: LongTextOption = None,
     recipe: Annotated[
         str | None, typer.Option(help="A FAISS index_factory string.", show_default="by rows and memory")
     ] = None,
@@ -110,8 +121,8 @@ def build(
             raise BadInput(f"{rejects} is an input, or in one; give --rejects another file")
     if engine is Engine.LOCAL and (ray_address, ray_workers, ray_cpus) != (None, None, 1):
         raise BadInput("--ray-address, --ray-workers and --ray-cpus need --engine ray")
-    place, settings = read_location(output), read_settings()
-    student = load_student(bundle or settings.bundle, settings.threads)
+    place, settings = read_location(output), settings_with(bundle=bundle, long_text=long_text)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
     head = head_vectors(student) if rank_by == RankBy.HEAD else None
     if rank_by == RankBy.HEAD and head is None:
         raise BadInput(f"FAISS cannot rank by the head of {student.name}: it is no quadratic one; leave --rank-by out")
@@ -123,7 +134,7 @@ def build(
     search = SearchWanted(None if memory is None else _bytes(memory), aim, head)
     embedding: AbstractContextManager[tuple[EncodeBatches, int]] = nullcontext((student.encoder.encode_batches, 1))
     if engine is Engine.RAY:
-        embedding = _on_ray(student, bundle or settings.bundle, settings.threads, ray_address, ray_cpus, ray_workers)
+        embedding = _on_ray(student, settings, ray_address, ray_cpus, ray_workers)
     with Rejects(rejects) as rejected, embedding as (encode_batches, workers), progress_bar() as bar:
         passed_over = rejected if on_error is OnError.SKIP else None
         source = Inputs(inputs, Columns(id_column, text_column), passed_over)
@@ -157,7 +168,7 @@ def build(
 
 @contextmanager
 def _on_ray(
-    student: "Student", folder: Path, threads: int, address: str | None, cpus: int, workers: int | None
+    student: "Student", settings: "Settings", address: str | None, cpus: int, workers: int | None
 ) -> "Iterator[tuple[EncodeBatches, int]]":
     """What embeds batches on a Ray cluster, and how many at a time."""
     try:
@@ -167,7 +178,8 @@ def _on_ray(
     from scripts.bundle_freight import BundleFreight
 
     cluster = Cluster(address, cpus, workers)
-    with RayWorkers(BundleFreight.of(folder), student.encoder.encode, cluster, threads) as pool:
+    freight = BundleFreight.of(settings.bundle, settings.long_text)
+    with RayWorkers(freight, student.encoder.encode, cluster, settings.threads) as pool:
         yield pool.encode_batches, pool.count
 
 
@@ -218,6 +230,7 @@ def add(
     folder: PlaceArgument,
     inputs: InputsArgument,
     bundle: BundleOption = None,
+    long_text: LongTextOption = None,
     id_column: IdColumnOption = "id",
     text_column: TextColumnOption = "text",
     json: JsonOption = False,
@@ -227,8 +240,8 @@ def add(
     from index.sources import Columns, read_documents
     from model.bundle import load_student
 
-    place, settings = read_location(folder), read_settings()
-    student = load_student(bundle or settings.bundle, settings.threads)
+    place, settings = read_location(folder), settings_with(bundle=bundle, long_text=long_text)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
     counts = {"created": 0, "updated": 0}
     with open_index(place, student, True, access=settings.milvus_access()) as index, progress_bar() as bar:
         task = bar.add_task("adding", total=None)
@@ -276,7 +289,9 @@ def delete(
 
 
 @app.command()
-def compact(folder: PlaceArgument, bundle: BundleOption = None, json: JsonOption = False) -> None:
+def compact(
+    folder: PlaceArgument, bundle: BundleOption = None, long_text: LongTextOption = None, json: JsonOption = False
+) -> None:
     """Fold the changes of an index into its next generation, while it is searched and changed.
 
     The bundle is read only where FAISS ranks by its head.
@@ -286,13 +301,15 @@ def compact(folder: PlaceArgument, bundle: BundleOption = None, json: JsonOption
     from index.places import facts_at
     from model.bundle import load_student
 
-    place, settings = read_location(folder), read_settings()
+    place, settings = read_location(folder), settings_with(bundle=bundle, long_text=long_text)
     access = settings.milvus_access()
 
     def opened() -> "Index":
         if facts_at(place, access)[1].head is None:
             return open_any(place, None, writable=True, access=access)
-        return open_index(place, load_student(bundle or settings.bundle, settings.threads), True, access=access)
+        return open_index(
+            place, load_student(settings.bundle, settings.threads, long_text=settings.long_text), True, access=access
+        )
 
     with opened() as index:
         state = _state(place, index.compact())
@@ -301,15 +318,19 @@ def compact(folder: PlaceArgument, bundle: BundleOption = None, json: JsonOption
 
 @app.command()
 def rebuild(
-    folder: PlaceArgument, bundle: BundleOption = None, work: WorkOption = None, json: JsonOption = False
+    folder: PlaceArgument,
+    bundle: BundleOption = None,
+    long_text: LongTextOption = None,
+    work: WorkOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Embed an index's own texts with another bundle, while the generation before is searched and changed."""
     from app.loading import head_vectors, identity
     from index.places import rebuild_at
     from model.bundle import load_student
 
-    place, settings = read_location(folder), read_settings()
-    student = load_student(bundle or settings.bundle, settings.threads)
+    place, settings = read_location(folder), settings_with(bundle=bundle, long_text=long_text)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
     with progress_bar() as bar:
         task = bar.add_task("embedding", total=None)
         view = rebuild_at(
@@ -352,13 +373,15 @@ def info(folder: PlaceArgument, json: JsonOption = False) -> None:
     if json:
         print_json({"generation": name, "changes_pending": pending} | facts.model_dump())
         return
+    digest, _, long_text = facts.encoder.digest.partition("+")
     rows = {
         "generation": name,
         "documents": f"{facts.documents:,}",
         "changes since": f"{pending:,}",
         "dimensions": str(facts.dims),
         "recipe": facts.recipe + (f" ({facts.named} does not suit them now)" if _left(facts) else ""),
-        "encoder": f"{facts.encoder.name} ({facts.encoder.digest[:12]})",
+        "encoder": f"{facts.encoder.name} ({digest[:12]})",
+        "long texts": long_text or "truncate",
         **_search_facts(facts),
         "created": str(facts.measured.get("created")),
     }

@@ -8,6 +8,14 @@ import typer
 BundleOption = Annotated[
     Path | None, typer.Option(envvar="DSE_BUNDLE", help="The student's bundle.", show_default="shipped")
 ]
+LongTextOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="DSE_LONG_TEXT",
+        help="Of texts that are longer than the student reads: truncate, or chunk (the mean of their pieces).",
+        show_default="truncate",
+    ),
+]
 InputsArgument = Annotated[
     list[str],
     typer.Argument(

@@ -11,6 +11,7 @@ import typer
 
 from app.threads import limit_native_threads
 from scripts.console import BadInput, read_settings
+from scripts.options import LongTextOption
 
 log = logging.getLogger("dse")
 
@@ -28,13 +29,14 @@ def serve(
     verify: Annotated[
         str | None, typer.Option(help="Compare the index with its manifest: quick or full.", show_default="full")
     ] = None,
+    long_text: LongTextOption = None,
     host: Annotated[str | None, typer.Option(show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(show_default="8000")] = None,
     threads: Annotated[int | None, typer.Option(show_default="the container's CPUs")] = None,
 ) -> None:
     """Serve similarity, search and comparison over HTTP. Every setting is also a DSE_* variable."""
     options = {
-        "teacher": teacher, "index": index, "verify": verify,
+        "teacher": teacher, "index": index, "verify": verify, "long_text": long_text,
         "host": host, "port": port, "threads": threads,
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.threads import limit_native_threads
-from scripts.console import BadInput, print_table, progress_bar, read_settings, written
+from scripts.console import BadInput, print_table, progress_bar, settings_with, written
 from scripts.options import BundleOption
 from scripts.training_commands import OutputBundle, needs_torch
 
@@ -138,7 +138,7 @@ def _ours(settings: "Settings", texts: "Sequence[str]") -> "list[Contestant]":
     graphs: tuple[Graph, ...] = ("int8", "fp32")
     found: list[Contestant] = []
     for graph in [graph for graph in graphs if GRAPH_FILES[graph] in BundleManifest.read(settings.bundle).files]:
-        student = load_student(settings.bundle, settings.threads, graph)
+        student = load_student(settings.bundle, settings.threads, graph, settings.long_text)
         facts = {"runs": GRAPH_FILES[graph], "bundle": student.name, "encoder": student.encoder_digest}
         found.append(Ours(f"dse {graph}", student.encoder.encode, texts, facts))
         if graph == "int8":
@@ -188,7 +188,7 @@ def claim(
     from scripts.benchmarks.claim import measure
     from scripts.benchmarks.conditions import conditions
 
-    student = load_student(settings.bundle, settings.threads)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
     scorer = load_teacher(settings.teacher, settings.threads)
     with open_index(index, student) as live, progress_bar() as bar:
         task = bar.add_task("reading the index", total=None)
@@ -210,8 +210,7 @@ def claim(
 
 def settings_of(bundle: Path | None, threads: int | None, **more: Any) -> "Settings":
     """The settings, from options and variables; libraries that are loaded from here on use so many threads."""
-    given = {"bundle": bundle, "threads": threads} | more
-    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    settings = settings_with(bundle=bundle, threads=threads, **more)
     limit_native_threads(settings.threads)  # before numpy and FAISS are loaded
     return settings
 

@@ -16,10 +16,10 @@ from scripts.console import (
     print_table,
     progress_bar,
     read_lines,
-    read_settings,
+    settings_with,
     written,
 )
-from scripts.options import BundleOption, InputsArgument, JsonOption
+from scripts.options import BundleOption, InputsArgument, JsonOption, LongTextOption
 
 if TYPE_CHECKING:
     from index.filters import Filter
@@ -40,6 +40,7 @@ def search(
         str | None, typer.Option(metavar="JSON", help='Only documents with such metadata: \'{"lang": "en"}\'.')
     ] = None,
     bundle: BundleOption = None,
+    long_text: LongTextOption = None,
     json: JsonOption = False,
 ) -> None:
     """Search an index: one query, or a file of them."""
@@ -50,8 +51,8 @@ def search(
     if (query is None) == (queries is None) or (queries is None) != (output is None):
         raise BadInput('give either one query, or --queries FILE with --output FILE: dse search INDEX "words"')
     wanted = None if filter is None else _filter(filter)
-    settings = read_settings()
-    student = load_student(bundle or settings.bundle, settings.threads)
+    settings = settings_with(bundle=bundle, long_text=long_text)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
     opened = open_index(read_location(index), student, access=settings.milvus_access()).view()
     retriever = Retriever(student.encoder, opened)
     scorer = HeadScorer(student.head, student.score)
@@ -98,6 +99,7 @@ def score(
         Path | None, typer.Option("--output", "-o", help="The file's TSV with score and similarity added.")
     ] = None,
     bundle: BundleOption = None,
+    long_text: LongTextOption = None,
     json: JsonOption = False,
 ) -> None:
     """Score two sentences, or every row of a TSV with the columns sentence1 and sentence2.
@@ -111,10 +113,10 @@ def score(
     if len(sentences) > 2 or (len(sentences) == 2) != (output is None):
         raise BadInput("give either two sentences, or a file and --output: dse score PAIRS.tsv -o SCORES.tsv")
     if output is not None:
-        _score_file(Path(sentences[0]), output, bundle)
+        _score_file(Path(sentences[0]), output, bundle, long_text)
         return
-    settings = read_settings()
-    student = load_student(bundle or settings.bundle, settings.threads)
+    settings = settings_with(bundle=bundle, long_text=long_text)
+    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
     left, right = (_usable(sentence, "a sentence") for sentence in sentences)
     answer = score_pairs(student.encoder, student.head, [(left, right)])
     value, cosine = float(student.score(answer.logits)[0]), float(answer.similarities[0])
@@ -124,14 +126,14 @@ def score(
         typer.echo(f"score {value:.3f}   similarity {cosine:.3f}")
 
 
-def _score_file(path: Path, output: Path, bundle: Path | None) -> None:
+def _score_file(path: Path, output: Path, bundle: Path | None, long_text: str | None) -> None:
     from model.bundle import load_student
     from model.similarity import score_pairs
 
-    settings = read_settings()
+    settings = settings_with(bundle=bundle, long_text=long_text)
     columns, rows = _table(path)
     with written(output, "w") as file, progress_bar() as bar:
-        student = load_student(bundle or settings.bundle, settings.threads)
+        student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
         task = bar.add_task("scoring", total=len(rows))
         file.write("\t".join([*columns, *_answer_columns(columns)]) + "\n")
         left, right = (columns.index(name) for name in SENTENCES)
@@ -153,6 +155,7 @@ def encode(
     inputs: InputsArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .npy file, (texts, dim) float32.")],
     bundle: BundleOption = None,
+    long_text: LongTextOption = None,
     text_column: Annotated[str, typer.Option(help="Column or field that holds the text.")] = "text",
     dimensions: Annotated[
         int | None, typer.Option(help="Cut embeddings to this many, where the bundle allows it.")
@@ -164,9 +167,9 @@ def encode(
     from index.sources import Columns, read_documents
     from model.bundle import load_student
 
-    settings = read_settings()
+    settings = settings_with(bundle=bundle, long_text=long_text)
     with written(output, "wb") as file, progress_bar() as bar:
-        student = load_student(bundle or settings.bundle, settings.threads)
+        student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
         task = bar.add_task("encoding", total=None)
         documents = read_documents(inputs, Columns(text=text_column))
         parts = []

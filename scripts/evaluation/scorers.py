@@ -80,7 +80,8 @@ class Model:
 
 def of_bundle(folder: Path, prefixes: bool = False) -> Model:
     """A student: its score and its similarity; with ``prefixes``, also that of each width it may be cut to."""
-    student = load_student(folder, read_settings().threads)
+    settings = read_settings()
+    student = load_student(folder, settings.threads, long_text=settings.long_text)
     manifest = BundleManifest.read(folder)
     files = manifest.loaded(manifest.pick(None, folder))
 

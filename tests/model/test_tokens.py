@@ -212,7 +212,8 @@ def test_where_a_pair_is_split_matters(tokenizer_file: Path) -> None:
 
 def test_pieces_are_the_whole_text_each_within_its_markers(tokenizer_file: Path) -> None:
     texts = ["abcdefghij", "ab", "", "xyz" * 5]
-    tokens, owners = SentenceTokenizer.load(tokenizer_file, 6).pieces(texts)
+    pieces = SentenceTokenizer.load(tokenizer_file, 6).pieces(texts)
+    tokens, owners = pieces.tokens, pieces.owners
     assert owners.tolist() == [0, 0, 0, 1, 2, 3, 3, 3, 3]
     assert not tokens.truncated.any()
     whole = SentenceTokenizer.load(tokenizer_file, 100).tokenize(texts).ids

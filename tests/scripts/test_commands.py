@@ -287,6 +287,11 @@ def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         dse("score", "a", "b")
 
 
+def test_a_value_that_an_option_does_not_have_is_refused_by_its_name() -> None:
+    with pytest.raises(BadInput, match="--long-text or DSE_LONG_TEXT: Input should be 'truncate' or 'chunk'"):
+        dse("score", "listen", "stone", "--long-text", "cut")
+
+
 def test_a_misspelt_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSE_READONLY", "true")
     with pytest.raises(BadInput, match="DSE_READONLY is not a setting; did you mean DSE_READ_ONLY"):

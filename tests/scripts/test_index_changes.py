@@ -1,6 +1,7 @@
 """dse index add, delete, compact, rebuild and snapshot, as they are typed."""
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -73,6 +74,32 @@ def test_rebuild_with_another_bundle(tmp_path: Path, folder: Path) -> None:
     assert hits(folder, "listen", "--bundle", other) == before
     with pytest.raises(REFUSALS, match="was built with encoder other-student"):
         dse("search", folder, "listen")
+
+
+def test_an_index_moves_to_reading_long_texts_whole_and_back(tmp_path: Path, folder: Path) -> None:
+    ends = {"one": f"{'ab ' * 40}tonsil", "other": f"{'ab ' * 40}google"}
+    (tmp_path / "long.jsonl").write_text("\n".join(json.dumps({"id": id_, "text": ends[id_]}) for id_ in ends))
+    chunk = ("--long-text", "chunk")
+    dse("index", "add", folder, tmp_path / "long.jsonl")
+    assert same(folder, ends) == {"one", "other"}
+    with pytest.raises(REFUSALS, match="was built with --long-text truncate, not chunk"):
+        dse("search", folder, "listen", *chunk)
+    dse("index", "rebuild", folder, *chunk)
+    assert re.search(r"long texts +chunk", dse("index", "info", folder))
+    assert same(folder, ends, *chunk) == {"one"}
+    with pytest.raises(REFUSALS, match="was built with --long-text chunk"):
+        dse("index", "add", folder, tmp_path / "long.jsonl")
+    dse("index", "add", folder, tmp_path / "long.jsonl", *chunk)
+    dse("index", "compact", folder, *chunk)
+    assert same(folder, ends, *chunk) == {"one"}
+    dse("index", "rebuild", folder)
+    assert same(folder, ends) == {"one", "other"}
+
+
+def same(folder: Path, ends: dict[str, str], *options: str) -> set[str]:
+    """The ids of what cannot be told from the first of the texts."""
+    found = json.loads(dse("search", folder, ends["one"], "-k", 20, "--json", *options))
+    return {hit["id"] for hit in found["hits"] if hit["similarity"] > 0.99999}
 
 
 def test_snapshot(tmp_path: Path, folder: Path) -> None:

@@ -53,8 +53,8 @@ class Ground:
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, whole."""
-        tokens, owners = self.tokenizer.pieces(texts)
-        return np.bincount(owners, tokens.lengths, len(texts)).astype(int).tolist()
+        pieces = self.tokenizer.pieces(texts)
+        return np.bincount(pieces.owners, pieces.lengths, len(texts)).astype(int).tolist()
 
     def material(self, recipe: NetworkRecipe, steps: int, shared: Path, progress: Progress) -> Material:
         """What a cell learns from in so many steps: each time that a pair comes round, it is in another context.

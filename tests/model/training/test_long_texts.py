@@ -8,10 +8,8 @@ import pytest
 import torch
 
 from model.bundle import load_student
-from model.encoder import whole_embeddings
 from model.faults import TrainingFault
 from model.head import Calibration
-from model.tokens import SentenceTokenizer
 from model.training.export import export_network
 from model.training.guide import guide_embeddings
 from model.training.network_recipe import NetworkRecipe
@@ -23,21 +21,6 @@ from tests import tiny
 from tests.model.training.tiny_training import WORDS, network, student_recipe, training_data
 
 LONG = " ".join(WORDS * 3)
-
-
-def test_a_whole_text_is_the_mean_of_its_pieces_by_their_tokens(tmp_path: Path) -> None:
-    encoder = load_student(tiny.write_student(tmp_path / "bundle", max_tokens=10), threads=1).encoder
-    tokenizer = SentenceTokenizer.load(tmp_path / "bundle" / "tokenizer.json", 10)
-    texts = ["abcdefghijklm", "ab", "abcdefgh"]
-    tokens, owners = tokenizer.pieces(texts)
-    assert owners.tolist() == [0, 0, 1, 2]
-    pieces, lengths = encoder.embed(tokens), tokens.lengths
-    sums = np.stack([pieces[0] * lengths[0] + pieces[1] * lengths[1], pieces[2], pieces[3]])
-    expected = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    np.testing.assert_allclose(encoder.encode_whole(texts), expected, atol=1e-6)
-    np.testing.assert_allclose(whole_embeddings(tokenizer, encoder.embed, texts), expected, atol=1e-6)
-    np.testing.assert_allclose(encoder.encode_whole(texts)[1:], encoder.encode(texts[1:]), atol=1e-6)
-    assert encoder.encode_whole([]).shape == (0, encoder.dims)
 
 
 def test_long_texts_aim_at_the_mean_of_what_a_guide_says_of_their_pieces(tmp_path: Path, pretrained: Path) -> None:
@@ -56,10 +39,10 @@ def test_long_texts_aim_at_the_mean_of_what_a_guide_says_of_their_pieces(tmp_pat
     np.testing.assert_allclose(cut, encoder.encode(texts), atol=1e-3)
     guide = make_network(NetworkRecipe.model_validate(network("bi-encoder", max_tokens=64)), pretrained).eval()
     assert isinstance(guide, BiEncoder)
-    tokens, owners = guide.tokenizer.pieces(texts)
-    assert owners.tolist().count(0) > 2
-    rows = guide.embed_tokens(tokens) * tokens.lengths[:, None]
-    sums = np.stack([rows[owners == text].sum(0) for text in range(2)])
+    pieces = guide.tokenizer.pieces(texts)
+    assert pieces.owners.tolist().count(0) > 2
+    rows = guide.embed_tokens(pieces.tokens) * pieces.lengths[:, None]
+    sums = np.stack([rows[pieces.owners == text].sum(0) for text in range(2)])
     expected = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     found = guide_embeddings(what, pretrained, texts, tmp_path / "b", lambda *_: None)
     np.testing.assert_allclose(found, expected, atol=1e-3)
