@@ -38,8 +38,8 @@ test-scale: ## run the tests of more than one machine (Milvus, Ray, deploy/) wit
 	$(PYTHON) -m venv $(VENV)-scale
 	$(VENV)-scale/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,parquet,scale]'
 	$(VENV)-scale/bin/python -m pytest tests/index/test_contract.py tests/index/test_milvus.py \
-		tests/index/test_milvus_filters.py tests/app/test_milvus.py tests/index/test_ray_workers.py \
-		tests/scripts/test_build_on_ray.py tests/test_deploy.py
+		tests/index/test_milvus_switch.py tests/index/test_milvus_filters.py tests/app/test_milvus.py \
+		tests/index/test_ray_workers.py tests/scripts/test_build_on_ray.py tests/test_deploy.py
 
 test-interop: ## load the shipped students with sentence-transformers, and point mteb at the service (needs DSE_DATA)
 	$(PYTHON) -m venv $(VENV)-interop

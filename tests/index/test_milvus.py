@@ -1,8 +1,8 @@
-"""What is Milvus's own: how rows are kept, how generations change places, and what is done when it does not answer."""
+"""What is Milvus's own: addresses, how rows are kept, and what is done when it does not answer."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,61 +11,21 @@ import pytest
 pytest.importorskip("pymilvus", reason="needs pymilvus: pip install '.[scale]'")
 
 import grpc
-from pymilvus import MilvusClient, MilvusException
+from pymilvus import MilvusException
 
 import index.milvus as milvus_module
-import index.milvus_build as milvus_build
 import index.milvus_collections as milvus_collections
-import index.milvus_publish as milvus_publish
-import index.milvus_switch as milvus_switch
 from index.documents import Document
 from index.location import MilvusAddress, read_location
-from index.manifest import AwayFault, BusyFault, EncoderIdentity, GenerationManifest, IndexFault, RecipeFault
+from index.manifest import AwayFault, IndexFault, RecipeFault
 from index.milvus import MilvusIndex
-from index.milvus_collections import collection_at, live_at, scan
+from index.milvus_collections import live_at, scan
 from index.milvus_rows import DIGEST, KEY, TEXT, VECTOR, key_of, kind_of, row_of
-from index.milvus_server import ATTEMPTS, LONG_SECONDS, OPTIONS, SLOW_IN_A_ROW, Server
-from index.places import build_at, copy_between, rebuild_at, verify_at
-from index.sources import SourcedDocument
+from index.milvus_server import ATTEMPTS, OPTIONS, SLOW_IN_A_ROW, Server
+from index.places import copy_between, verify_at
 from tests.index.lettered import ENCODER, build_letters, document, embed
+from tests.index.milvus_words import WORDS, Refused, build, found, rebuild
 from tests.standin import ACCESS, StandIn
-
-WORDS = {"a": "listen", "b": "silent", "c": "stone"}
-OTHER = EncoderIdentity(name="other", digest="e" * 64)
-
-
-@pytest.fixture
-def address(milvus: StandIn, tmp_path: Path) -> MilvusAddress:
-    place = milvus.address()
-    build(place, WORDS, tmp_path)
-    return place
-
-
-def build(place: MilvusAddress, texts: dict[str, str], folder: Path, recipe: str | None = "Flat") -> None:
-    documents = [SourcedDocument(document(*item), item[0]) for item in texts.items()]
-    wanted = {"documents": documents, "encode": embed, "dims": 26, "encoder": ENCODER, "recipe": recipe}
-    build_at(place, ACCESS, folder / "work", **wanted)
-
-
-@pytest.fixture
-def server(address: MilvusAddress) -> Iterator[Server]:
-    with Server(address, ACCESS) as server:
-        yield server
-
-
-@pytest.fixture
-def index(address: MilvusAddress) -> Iterator[MilvusIndex]:
-    with MilvusIndex.open(address, ENCODER, ACCESS, writable=True) as index:
-        yield index
-
-
-def upsert(index: MilvusIndex, texts: dict[str, str]) -> list[str]:
-    return list(index.upsert([document(*item) for item in texts.items()], embed(list(texts.values()))))
-
-
-def found(index: MilvusIndex, ids: str) -> dict[str, str]:
-    every = {id_: index.view().get(id_) for id_ in ids}
-    return {id_: one.text for id_, one in every.items() if one is not None}
 
 
 @pytest.mark.parametrize(
@@ -169,232 +129,6 @@ def test_a_collection_without_its_manifest_is_refused(address: MilvusAddress, se
             MilvusIndex.open(address, ENCODER, ACCESS)
 
 
-def test_the_generation_before_is_kept_and_older_ones_are_not(
-    address: MilvusAddress, server: Server, tmp_path: Path
-) -> None:
-    kept = []
-    for _ in range(3):
-        kept.append(collection_at(server))
-        build(address, WORDS, tmp_path)
-    listed = set(server.call("listing", lambda client: client.list_collections(**OPTIONS)))
-    assert collection_at(server) in listed
-    assert kept[2] in listed
-    assert not {kept[0], kept[1]} & listed
-    assert not list(tmp_path.glob("work*"))
-
-
-def test_a_second_build_that_is_refused_takes_nothing_from_the_first(
-    address: MilvusAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish = milvus_build.publish_folder
-
-    def with_a_second(server: Server, home: Path, *arguments) -> GenerationManifest:
-        staged = sorted(home.iterdir())
-        with pytest.raises(BusyFault, match=r"another build into .* is under way"):
-            build(address, WORDS, tmp_path)
-        assert sorted(home.iterdir()) == staged != []
-        return publish(server, home, *arguments)
-
-    monkeypatch.setattr(milvus_build, "publish_folder", with_a_second)
-    build(address, WORDS | {"d": "notes"}, tmp_path)
-    with MilvusIndex.open(address, ENCODER, ACCESS) as index:
-        assert found(index, "abcd") == WORDS | {"d": "notes"}
-    assert not list(tmp_path.glob("work*"))
-
-
-def rebuild(address: MilvusAddress, folder: Path, encode=embed) -> None:
-    rebuild_at(address, ACCESS, folder / "work", encode, 26, OTHER, None, lambda done, total: None)
-
-
-def test_writers_wait_while_the_last_changes_are_taken_in(
-    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(milvus_publish, "ROUNDS", 0)
-    said: list[str] = []
-
-    def encode(texts: list[str]) -> np.ndarray:
-        if not said:
-            assert upsert(index, {"a": "tinsel", "d": "notes"}) == ["updated", "created"]
-            assert index.delete(["b"]) == 1
-            said.append("written")
-        elif len(said) == 1:  # the last changes are being taken in
-            with pytest.raises(BusyFault, match="another generation takes the place"):
-                upsert(index, {"e": "late"})
-            said.append("refused")
-        return embed(texts)
-
-    rebuild(index.address, tmp_path, encode)
-    assert said == ["written", "refused"]
-    with MilvusIndex.open(index.address, OTHER, ACCESS, writable=True) as after:
-        assert found(after, "abcde") == {"a": "tinsel", "c": "stone", "d": "notes"}
-        assert upsert(after, {"e": "late"}) == ["created"]
-
-
-def test_a_write_that_is_overtaken_is_not_acknowledged(
-    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put = milvus_module.put
-
-    def overtaken(*arguments) -> None:
-        monkeypatch.setattr(milvus_module, "put", put)
-        rebuild(index.address, tmp_path)
-        put(*arguments)
-
-    monkeypatch.setattr(milvus_module, "put", overtaken)
-    with pytest.raises(BusyFault, match="was published anew while it was written; do it again"):
-        upsert(index, {"d": "notes"})
-
-
-def test_a_rebuild_that_fails_lets_writers_go_on(
-    index: MilvusIndex, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(milvus_publish, "ROUNDS", 0)
-    calls = 0
-
-    def encode(texts: list[str]) -> np.ndarray:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            upsert(index, {"d": "notes"})
-            return embed(texts)
-        raise ArithmeticError("not finite")
-
-    before = collection_at(server)
-    with pytest.raises(ArithmeticError):
-        rebuild(index.address, tmp_path, encode)
-    assert calls == 2
-    assert upsert(index, {"e": "google"}) == ["created"]
-    assert found(index, "abcde") == WORDS | {"d": "notes", "e": "google"}
-    listed = server.call("listing", lambda client: client.list_collections(**OPTIONS))
-    assert [name for name in listed if name.startswith(f"{index.address.name}_")] == [before]
-
-
-def test_of_two_rebuilds_at_once_one_is_refused_and_neither_loses_a_write(
-    index: MilvusIndex, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(milvus_publish, "ROUNDS", 0)
-    said: list[str] = []
-
-    def encode(texts: list[str]) -> np.ndarray:
-        if not said:
-            upsert(index, {"d": "notes"})
-        elif len(said) == 1:  # the last changes are being taken in
-            with pytest.raises(BusyFault, match="another generation takes the place"):
-                rebuild(index.address, tmp_path / "other")
-            with pytest.raises(BusyFault, match="another generation takes the place"):  # it still does
-                upsert(index, {"e": "late"})
-        said.append("embedded")
-        return embed(texts)
-
-    rebuild(index.address, tmp_path, encode)
-    assert len(said) == 2
-    with MilvusIndex.open(index.address, OTHER, ACCESS, writable=True) as after:
-        assert found(after, "abcde") == WORDS | {"d": "notes"}
-        assert upsert(after, {"e": "late"}) == ["created"]
-    listed = server.call("listing", lambda client: client.list_collections(**OPTIONS))
-    assert len([name for name in listed if name.startswith(f"{index.address.name}_")]) == 2
-
-
-@pytest.mark.parametrize("moment", ["before the seal", "under the seal"])
-def test_a_rebuild_does_not_replace_what_another_one_published_meanwhile(
-    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    sealed = milvus_switch._sealed
-    monkeypatch.setattr(milvus_publish, "_drop_others", lambda *arguments: None)  # who overtakes has not come so far
-
-    def overtaken(*arguments) -> float:
-        monkeypatch.setattr(milvus_switch, "_sealed", sealed)
-        if moment == "before the seal":
-            rebuild(index.address, tmp_path / "other")
-            return sealed(*arguments)
-        until = sealed(*arguments)
-        build(index.address, WORDS | {"d": "notes"}, tmp_path / "other")  # which waits for nobody
-        return until
-
-    monkeypatch.setattr(milvus_switch, "_sealed", overtaken)
-    with pytest.raises(BusyFault, match="was published anew meanwhile"):
-        rebuild(index.address, tmp_path)
-    with MilvusIndex.open(index.address, None, ACCESS) as after:
-        assert after.view().manifest.encoder == (OTHER if moment == "before the seal" else ENCODER)
-        assert found(after, "abcd") == WORDS | ({} if moment == "before the seal" else {"d": "notes"})
-
-
-class SlowSwitch:
-    """A Milvus that switches an alias so many seconds after it was asked to, and a clock that waiting for it moves.
-
-    Whoever gives up before is told that the time is over, and the switch is still to come. Just before it comes,
-    somebody tries to write.
-    """
-
-    monotonic = staticmethod(time.monotonic)
-
-    def __init__(self, writer: MilvusIndex, seconds: float) -> None:
-        self.acknowledged = self.came = False
-        self._writer, self._seconds, self._alter = writer, seconds, MilvusClient.alter_alias
-        self._now = time.time()
-        self._asked: list[tuple[MilvusClient, str, str]] = []
-
-    def time(self) -> float:
-        return self._now
-
-    def alter_alias(self, client: MilvusClient, collection: str, alias: str, timeout=LONG_SECONDS, **options) -> None:
-        self._asked.append((client, collection, alias))
-        self.wait(timeout)
-        if not self.came:
-            raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED)
-
-    def wait(self, seconds: float) -> None:
-        waited = min(seconds, self._seconds)
-        self._now += waited
-        self._seconds -= waited
-        if not self._seconds and not self.came:
-            self.came = True
-            with suppress(BusyFault):
-                self.acknowledged = upsert(self._writer, {"d": "notes"}) == ["created"]
-            with suppress(MilvusException):  # what it was to name is gone
-                self._alter(*self._asked[0], **OPTIONS)
-
-
-@pytest.mark.parametrize(("seconds", "published"), [(1, True), (40, True), (70, True), (700, False)])
-def test_a_slow_switch_of_the_alias_loses_no_write(
-    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, published: bool
-) -> None:
-    slow = SlowSwitch(index, seconds)
-    monkeypatch.setattr(
-        MilvusClient, "alter_alias", lambda *arguments, **options: slow.alter_alias(*arguments, **options)
-    )
-    monkeypatch.setattr(milvus_switch, "time", slow)
-    monkeypatch.setattr(milvus_collections, "time", slow)
-    if published:
-        rebuild(index.address, tmp_path)
-    else:
-        with pytest.raises(AwayFault, match="has not switched the alias in time"):
-            rebuild(index.address, tmp_path)
-        slow.wait(seconds)
-    assert (slow.came, slow.acknowledged) == (True, not published)
-    with MilvusIndex.open(index.address, None, ACCESS, writable=True) as after:
-        assert after.view().manifest.encoder == (OTHER if published else ENCODER)
-        assert found(after, "abcd") == WORDS | ({"d": "notes"} if slow.acknowledged else {})
-        assert upsert(after, {"e": "google"}) == ["created"]
-
-
-def test_a_switch_whose_answer_is_lost_is_a_switch(
-    index: MilvusIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alter, asked = MilvusClient.alter_alias, list[str]()
-
-    def unanswered(client: MilvusClient, collection: str, alias: str, **options) -> None:
-        asked.append(collection)
-        alter(client, collection, alias, **options)
-        raise Refused(grpc.StatusCode.UNAVAILABLE)
-
-    monkeypatch.setattr(MilvusClient, "alter_alias", unanswered)
-    rebuild(index.address, tmp_path)
-    with MilvusIndex.open(index.address, OTHER, ACCESS) as after:
-        assert found(after, "abc") == WORDS
-    assert len(asked) == 1
-
-
 def test_a_folder_that_is_outgrown_is_loaded_and_nothing_is_embedded(
     milvus: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,18 +142,6 @@ def test_a_folder_that_is_outgrown_is_loaded_and_nothing_is_embedded(
         assert best == 1.0
     with pytest.raises(IndexFault, match="not copied from Milvus to Milvus"):
         copy_between(place, milvus.address(), ACCESS, None, lambda step: None)
-
-
-class Refused(grpc.RpcError):
-    def __init__(self, code: grpc.StatusCode) -> None:
-        super().__init__()
-        self._code = code
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return "said so"
 
 
 def failing(times: int, error: Exception) -> tuple[list[int], object]:
