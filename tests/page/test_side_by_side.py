@@ -1,0 +1,78 @@
+"""Student and teacher beside each other, pairs, candidates of one's own, and what the service says of itself."""
+
+import json
+import re
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests.page.conftest import DOCUMENTS
+from tests.page.visits import asked, ids, said, search
+
+OWN = "silent notes\nbanana split\nlisten"
+
+
+def test_side_by_side_shows_scores_ranks_agreement_and_time(page: Any, address: str) -> None:
+    with page.expect_response("**/v1/compare") as answered:
+        search(page, address, by="both", filter='{"lang": "en"}')
+    page.wait_for_selector(".compared")
+    expected = answered.value.json()
+    assert page.locator(".compared").count() == len(expected["results"]) == 2
+    for shown, result in zip(page.locator(".compared").all(), expected["results"], strict=True):
+        assert shown.locator(".student-rank").inner_text() == str(result["student"]["rank"])
+        assert shown.locator(".teacher-rank").inner_text() == str(result["teacher"]["rank"])
+        assert shown.locator(".student-score").inner_text() == f"{result['student']['score']:.3f}"
+        assert shown.locator(".teacher-score").inner_text() == f"{result['teacher']['score']:.3f}"
+    spearman = f"{expected['agreement']['spearman']:.2f}".replace("-", "\N{MINUS SIGN}")
+    assert page.inner_text("[data-fact=spearman]") == spearman
+    for side in ("student", "teacher"):
+        assert re.fullmatch(r"[\d.]+ m?s", page.inner_text(f"[data-fact=milliseconds-{side}]"))
+    page.click("[data-order=teacher]")
+    ranks = [int(rank) for rank in page.locator("td.teacher-rank").all_inner_texts()]
+    assert ranks == sorted(ranks)
+
+
+def test_a_pair_is_scored_by_both(page: Any, address: str) -> None:
+    page.goto(f"{address}/#pair")
+    page.fill("#pair-first", "silent notes")
+    page.fill("#pair-second", "listen")
+    page.press("#pair-second", "Enter")
+    page.wait_for_selector("#pair-teacher .pair-score")
+    body = {"pairs": [["silent notes", "listen"]]}
+    for side, path in (("student", "/v1/similarity"), ("teacher", "/v1/teacher/similarity")):
+        score = asked(address, path, body)["results"][0]["score"]
+        assert page.inner_text(f"#pair-{side} .pair-score") == f"{score:.3f}"
+
+
+@pytest.mark.parametrize(("by", "path"), [("student", "/v1/similarity"), ("teacher", "/v1/teacher/similarity")])
+def test_own_candidates_are_ranked(page: Any, address: str, by: str, path: str) -> None:
+    page.goto(f"{address}/#candidates")
+    page.fill("#candidates-query", "listen")
+    page.fill("#candidates-list", f"\n  {OWN}\n\n")
+    assert page.inner_text("#candidates-count") == "3 candidates"
+    page.check(f"#candidates-form input[value={by}]", force=True)
+    page.press("#candidates-list", "Control+Enter")
+    page.wait_for_selector(".hit")
+    results = asked(address, path, {"query": "listen", "candidates": OWN.split("\n")})["results"]
+    best_first = sorted(results, key=lambda result: -result["score"])
+    assert page.locator(".hit-score").all_inner_texts() == [f"{result['score']:.3f}" for result in best_first]
+    assert ids(page) == [f"candidate {result['index'] + 1}" for result in best_first]
+
+
+def test_own_candidates_side_by_side(page: Any, address: str) -> None:
+    page.goto(f"{address}/#candidates?q=listen&candidates={OWN.replace(chr(10), '%0A')}")
+    page.wait_for_selector(".compared")
+    assert sorted(page.locator(".text").all_inner_texts()) == sorted(OWN.split("\n"))
+
+
+def test_the_service_says_what_it_runs(page: Any, address: str) -> None:
+    page.goto(f"{address}/#service")
+    shown = said(page, "#service-facts")
+    recall = f"Recall@10\n1.000, shown with {len(DOCUMENTS)} queries"
+    for fact in ("tiny-student", "tiny-teacher", "000001", "Flat", "accepted", f"Documents\n{len(DOCUMENTS)}", recall):
+        assert fact in shown
+    with urlopen(f"{address}/v1/index") as answer:
+        assert json.load(answer)["encoder_digest"] in shown
+    page.click("#service-refresh")
+    page.wait_for_function("() => document.querySelector('#service-status').innerText.includes('asked at')")

@@ -1,0 +1,37 @@
+"""What tests of the page do with it."""
+
+import json
+from typing import Any
+from urllib.request import Request, urlopen
+
+
+def asked(address: str, path: str, body: object) -> Any:
+    """What the service itself answers."""
+    request = Request(address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urlopen(request) as answer:
+        return json.load(answer)
+
+
+def search(page: Any, address: str, query: str = "listen", **options: str) -> None:
+    """Open the page and search as a person does: type, and press Enter."""
+    page.goto(address)
+    page.wait_for_selector("#health[data-health=ready]")
+    if by := options.get("by"):
+        page.check(f"#search-form input[value={by}]", force=True)
+    if filter_ := options.get("filter"):
+        page.click("#filter-box > summary")
+        page.fill("#search-filter", filter_)
+    page.fill("#search-query", query)
+    page.press("#search-query", "Enter")
+
+
+def said(page: Any, selector: str) -> str:
+    """The text of an element, once there is some."""
+    page.wait_for_function("s => document.querySelector(s)?.innerText.trim()", arg=selector)
+    return page.inner_text(selector)
+
+
+def ids(page: Any) -> list[str]:
+    """Of the texts that are shown, once there are some."""
+    page.wait_for_selector(".hit, .compared")
+    return page.locator(".text-id").all_inner_texts()
