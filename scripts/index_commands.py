@@ -324,7 +324,7 @@ def rebuild(
     work: WorkOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Embed an index's own texts anew, by another bundle or read otherwise, while what was there is searched and changed."""
+    """Embed an index's own texts anew, by another bundle or read otherwise, while it is searched and changed."""
     from app.loading import head_vectors, identity
     from index.places import rebuild_at
     from model.bundle import load_student
