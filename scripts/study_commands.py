@@ -145,6 +145,7 @@ def depth(
     from model.training.recipes import DistillationRecipe, read_recipe
     from model.training.runs import weights_digest
     from scripts.studies import depth as study
+    from scripts.studies import depth_report
     from scripts.studies.cells import Cell, Found, run_cells
     from scripts.studies.depth_price import price
 
@@ -176,13 +177,14 @@ def depth(
             return study.train_and_judge(trained, training_data, init, folder, output / "parent", progress)
 
         found = run_cells(cells, output, measure, minutes, lambda *_: None)
-    rows, correlations = study.rows(cells, found, output), study.depth_correlations(cells, found, output)
+    judged = depth_report.judged(cells, found, output)
+    rows, correlations = depth_report.rows(judged), depth_report.depth_correlations(cells, found, output)
     spent = sum(cell["train_cpu_seconds"] for cell in found.values())
     budget = f"{len(found)} of {len(cells)} runs, {spent / 3600:.1f} CPU hours of training."
     told = {name: vars(correlated) for name, correlated in correlations.items()}
     report = {"study": "depth", "cells": found, "correlations": told}
-    text_of = partial(study.markdown, rows, correlations, budget)
-    typer.echo(conclude(output, report, page, text_of, study.pictures(rows)))
+    text_of = partial(depth_report.markdown, rows, depth_report.beside(judged), correlations, budget)
+    typer.echo(conclude(output, report, page, text_of, depth_report.pictures(rows)))
 
 
 app.command()(length)

@@ -130,6 +130,13 @@ def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
     assert len(lines) == 7
     (reference,) = [line for line in lines if line.startswith("| dse, softmax | 2 |")]
     assert "| 0.00 [0.0, 0.0] |" in reference
+    (beside,) = [line for line in page.splitlines() if line.startswith("| hedgehog | 1 |")]
+    above = [float(cell.split("[")[0]) for cell in beside.split("|")[3:5]]
+    own, *others = (
+        report["cells"][f"{name}-1-seed5"]["test"]["spearman"]
+        for name in ("dse-hedgehog", "dse-softmax", "minilm-softmax")
+    )
+    assert above == pytest.approx([own - other for other in others], abs=0.0051)
     assert (tmp_path / "page.md").read_text() + "\n" == page
     again = dse("study", "depth", *options)  # everything is only read
     assert again == page
