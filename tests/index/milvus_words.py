@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("pymilvus", reason="needs pymilvus: pip install '.[scale]'")
+
 import grpc
 
 from index.location import MilvusAddress
