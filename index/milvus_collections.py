@@ -115,7 +115,7 @@ def seal_of(server: Server, collection: str) -> Seal | None:
     written = properties_of(server, collection).get(SEALED_PROPERTY)
     if written is None:
         return None
-    until, by = written.split()
+    until, _, by = written.partition(" ")
     return Seal(float(until), by) if time.time() < float(until) else None
 
 

@@ -1,6 +1,5 @@
 """How does text become the arrays a graph reads, and which texts share a batch?"""
 
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -177,28 +176,21 @@ class _TokenizerFile:
         tokenizer.enable_truncation(max_tokens)
         return cls(tokenizer, max_tokens)
 
-    def _read(
-        self, texts: Sequence[str], keep: Callable[[Encoding], T], specials: bool, most: float | None = None
-    ) -> list[T]:
-        """What is kept of the tokens of each text; of a very long one, of enough to fill the ``most`` that are read.
-
-        By default these are ``max_tokens``.
-        """
-        most = self.max_tokens if most is None else most
+    def _read(self, texts: Sequence[str], keep: Callable[[Encoding], T], specials: bool, most: int | None) -> list[T]:
+        """What is kept of the tokens of each text; of a very long one, of enough to fill the ``most`` that are read."""
         if sum(map(len, texts)) <= ALONE:
             return list(map(keep, self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=specials)))
         kept: list[T] = []
         for some in _slices(texts):
             with self._alone:
-                beginnings = [self._beginning(text, most) for text in some]
+                beginnings = list(some) if most is None else [self._beginning(text, most) for text in some]
                 kept += map(keep, self._tokenizer.encode_batch_fast(beginnings, add_special_tokens=specials))
         return kept
 
-    def _beginning(self, text: str, most: float) -> str:
+    def _beginning(self, text: str, most: int) -> str:
         """The text, or as much of it as has more tokens than the ``most`` that are read: what follows would be cut."""
         end = AHEAD * most
         while end < len(text):
-            end = int(end)
             (read,) = self._tokenizer.encode_batch_fast([text[:end]], add_special_tokens=False)
             if sum(map(len, (read, *read.overflowing))) >= most + SPARE:
                 return text[:end]
@@ -222,17 +214,21 @@ class SentenceTokenizer(_TokenizerFile):
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Texts as tokens, in order."""
-        read = self._read(texts, lambda encoding: (encoding.ids, bool(encoding.overflowing)), specials=True)
+
+        def kept(encoding: Encoding) -> tuple[list[int], bool]:
+            return encoding.ids, bool(encoding.overflowing)
+
+        read = self._read(texts, kept, specials=True, most=self.max_tokens)
         return Tokens(Ragged.of([ids for ids, _ in read]), np.array([cut for _, cut in read], np.bool_))
 
-    def pieces(self, texts: Sequence[str], most: float = math.inf) -> Pieces:
-        """Texts in pieces of at most ``max_tokens``, each with its own markers, and at most so many of a text."""
+    def pieces(self, texts: Sequence[str], most: int | None = None) -> Pieces:
+        """Texts in pieces of at most ``max_tokens``, each with its own markers; all of them, or so many of a text."""
 
         def kept(encoding: Encoding) -> tuple[list[list[int]], bool]:
             pieces = [encoding.ids, *(piece.ids for piece in encoding.overflowing)]
-            return (pieces, False) if len(pieces) <= most else (pieces[: int(most)], True)
+            return pieces[:most], most is not None and len(pieces) > most
 
-        read = self._read(texts, kept, specials=True, most=most * self.max_tokens)
+        read = self._read(texts, kept, specials=True, most=None if most is None else most * self.max_tokens)
         ids = Ragged.of([piece for pieces, _ in read for piece in pieces])
         owners = np.repeat(np.arange(len(texts)), [len(pieces) for pieces, _ in read])
         tokens = Tokens(ids, np.zeros(len(owners), np.bool_))
@@ -261,7 +257,7 @@ class PairTokenizer(_TokenizerFile):
         """
         row_of = {text: row for row, text in enumerate(dict.fromkeys(chain.from_iterable(pairs)))}
         most_read = self.max_tokens
-        read = self._read(list(row_of), lambda encoding: (encoding.ids[:most_read], len(encoding)), specials=False)
+        read = self._read(list(row_of), lambda encoding: (encoding.ids[:most_read], len(encoding)), False, most_read)
         texts, lengths = Ragged.of([ids for ids, _ in read]), np.array([length for _, length in read], np.intp)
         left, right = (np.array([row_of[pair[side]] for pair in pairs], np.intp) for side in (0, 1))
         most = self.max_tokens - len(self._frame.specials)

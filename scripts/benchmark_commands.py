@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scripts import load_commands, speed_commands
-from scripts.console import errors, print_table, progress_bar, written
+from scripts.console import errors, print_table, progress_bar, student_of, written
 from scripts.options import BundleOption, DataOption
 from scripts.speed_commands import settings_of
 
@@ -73,12 +73,11 @@ def search(
     settings = settings_of(bundle, threads)
 
     from app.loading import open_index
-    from model.bundle import load_student
     from scripts.benchmarks.conditions import conditions
     from scripts.benchmarks.scratch import change, queries_of, scratch_copy
     from scripts.benchmarks.search import EMBEDDING, FAISS, SEARCH, WITH_HEAD, Cost, measure
 
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
 
     def measured(folder: Path) -> "tuple[list[Cost], Conditions, int]":
         with open_index(folder, student, writable=changes > 0) as live:
@@ -128,12 +127,11 @@ def filters(
     from dataclasses import asdict
 
     from app.loading import open_index
-    from model.bundle import load_student
     from scripts.benchmarks.conditions import conditions
     from scripts.benchmarks.filters import measure
     from scripts.benchmarks.scratch import queries_of
 
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
     with open_index(index, student) as live:
         view = live.view()
         texts, asked = queries_of(queries, view)
@@ -168,12 +166,11 @@ def changes(
     settings = settings_of(bundle, threads)
 
     from app.loading import open_index
-    from model.bundle import load_student
     from scripts.benchmarks.changes import documents_to_write, measure
     from scripts.benchmarks.conditions import conditions
     from scripts.benchmarks.scratch import queries_of, scratch_copy
 
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
     with scratch_copy(index, scratch) as copy:
         with open_index(copy, student) as live:
             view = live.view()
@@ -225,12 +222,11 @@ def places(
 
     from app.loading import open_index
     from index.location import read_location
-    from model.bundle import load_student
     from scripts.benchmarks.conditions import conditions
     from scripts.benchmarks.places import compare
     from scripts.benchmarks.scratch import queries_of
 
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
     place = read_location(milvus)
     with (
         open_index(index, student) as live,

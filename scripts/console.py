@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -31,6 +31,9 @@ from index.manifest import IndexFault
 from index.sources import SourceError
 from model.faults import DimensionsError, TrainingFault
 from model.manifest import ArtifactError
+
+if TYPE_CHECKING:
+    from model.bundle import Graph, Student
 
 SECONDS_PER_LINE = 30.0
 
@@ -79,6 +82,17 @@ def settings_with(**options: Any) -> Settings:
         BadInput: as for :func:`read_settings`.
     """
     return read_settings(**{name: value for name, value in options.items() if value is not None})
+
+
+def student_of(settings: Settings, graph: "Graph | None" = None) -> "Student":
+    """The student that the settings name, as it is served.
+
+    Raises:
+        ArtifactError: no student's bundle, or a damaged one.
+    """
+    from model.bundle import load_student
+
+    return load_student(settings.bundle, settings.threads, graph, settings.long_text)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

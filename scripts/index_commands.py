@@ -18,6 +18,7 @@ from scripts.console import (
     read_lines,
     read_settings,
     settings_with,
+    student_of,
 )
 from scripts.options import BundleOption, InputsArgument, JsonOption, LongTextOption
 from scripts.use_commands import read_queries
@@ -111,7 +112,6 @@ def build(
     from index.places import build_at
     from index.recall import Aim
     from index.sources import Columns, Inputs, Rejects
-    from model.bundle import load_student
     from scripts.build_progress import BuildProgress
 
     if rejects is not None:
@@ -122,7 +122,7 @@ def build(
     if engine is Engine.LOCAL and (ray_address, ray_workers, ray_cpus) != (None, None, 1):
         raise BadInput("--ray-address, --ray-workers and --ray-cpus need --engine ray")
     place, settings = read_location(output), settings_with(bundle=bundle, long_text=long_text)
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
     head = head_vectors(student) if rank_by == RankBy.HEAD else None
     if rank_by == RankBy.HEAD and head is None:
         raise BadInput(f"FAISS cannot rank by the head of {student.name}: it is no quadratic one; leave --rank-by out")
@@ -238,10 +238,9 @@ def add(
     """Add documents to an index, or replace them by id; whoever serves it finds them with the next search."""
     from app.loading import open_index
     from index.sources import Columns, read_documents
-    from model.bundle import load_student
 
     place, settings = read_location(folder), settings_with(bundle=bundle, long_text=long_text)
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
     counts = {"created": 0, "updated": 0}
     with open_index(place, student, True, access=settings.milvus_access()) as index, progress_bar() as bar:
         task = bar.add_task("adding", total=None)
@@ -299,7 +298,6 @@ def compact(
     from app.loading import open_index
     from index.opening import open_any
     from index.places import facts_at
-    from model.bundle import load_student
 
     place, settings = read_location(folder), settings_with(bundle=bundle, long_text=long_text)
     access = settings.milvus_access()
@@ -307,9 +305,7 @@ def compact(
     def opened() -> "Index":
         if facts_at(place, access)[1].head is None:
             return open_any(place, None, writable=True, access=access)
-        return open_index(
-            place, load_student(settings.bundle, settings.threads, long_text=settings.long_text), True, access=access
-        )
+        return open_index(place, student_of(settings), True, access=access)
 
     with opened() as index:
         state = _state(place, index.compact())
@@ -327,10 +323,9 @@ def rebuild(
     """Embed an index's own texts anew, by another bundle or read otherwise, while it is searched and changed."""
     from app.loading import head_vectors, identity
     from index.places import rebuild_at
-    from model.bundle import load_student
 
     place, settings = read_location(folder), settings_with(bundle=bundle, long_text=long_text)
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
     with progress_bar() as bar:
         task = bar.add_task("embedding", total=None)
         view = rebuild_at(

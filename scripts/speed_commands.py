@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.threads import limit_native_threads
-from scripts.console import BadInput, print_table, progress_bar, settings_with, written
+from scripts.console import BadInput, print_table, progress_bar, settings_with, student_of, written
 from scripts.options import BundleOption
 from scripts.training_commands import OutputBundle, needs_torch
 
@@ -132,13 +132,13 @@ def encode(
 
 def _ours(settings: "Settings", texts: "Sequence[str]") -> "list[Contestant]":
     """The graphs that a bundle has, int8 first; that one also as it answers requests of a few texts."""
-    from model.bundle import GRAPH_FILES, BundleManifest, Graph, load_student
+    from model.bundle import GRAPH_FILES, BundleManifest, Graph
     from scripts.benchmarks.contestants import Ours
 
     graphs: tuple[Graph, ...] = ("int8", "fp32")
     found: list[Contestant] = []
     for graph in [graph for graph in graphs if GRAPH_FILES[graph] in BundleManifest.read(settings.bundle).files]:
-        student = load_student(settings.bundle, settings.threads, graph, settings.long_text)
+        student = student_of(settings, graph)
         facts = {"runs": GRAPH_FILES[graph], "bundle": student.name, "encoder": student.encoder_digest}
         found.append(Ours(f"dse {graph}", student.encoder.encode, texts, facts))
         if graph == "int8":
@@ -184,11 +184,11 @@ def claim(
         raise BadInput("there is no teacher to compare with: give --teacher DIR")
 
     from app.loading import open_index
-    from model.bundle import load_student, load_teacher
+    from model.bundle import load_teacher
     from scripts.benchmarks.claim import measure
     from scripts.benchmarks.conditions import conditions
 
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
     scorer = load_teacher(settings.teacher, settings.threads)
     with open_index(index, student) as live, progress_bar() as bar:
         task = bar.add_task("reading the index", total=None)

@@ -17,6 +17,7 @@ from scripts.console import (
     progress_bar,
     read_lines,
     settings_with,
+    student_of,
     written,
 )
 from scripts.options import BundleOption, InputsArgument, JsonOption, LongTextOption
@@ -46,13 +47,12 @@ def search(
     """Search an index: one query, or a file of them."""
     from app.loading import open_index
     from app.retriever import HeadScorer, Query, Retriever
-    from model.bundle import load_student
 
     if (query is None) == (queries is None) or (queries is None) != (output is None):
         raise BadInput('give either one query, or --queries FILE with --output FILE: dse search INDEX "words"')
     wanted = None if filter is None else _filter(filter)
     settings = settings_with(bundle=bundle, long_text=long_text)
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
     opened = open_index(read_location(index), student, access=settings.milvus_access()).view()
     retriever = Retriever(student.encoder, opened)
     scorer = HeadScorer(student.head, student.score)
@@ -107,7 +107,6 @@ def score(
     A file that has a column score or similarity keeps it: what is added is then called student_score and
     student_similarity.
     """
-    from model.bundle import load_student
     from model.similarity import score_pairs
 
     if len(sentences) > 2 or (len(sentences) == 2) != (output is None):
@@ -116,7 +115,7 @@ def score(
         _score_file(Path(sentences[0]), output, bundle, long_text)
         return
     settings = settings_with(bundle=bundle, long_text=long_text)
-    student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+    student = student_of(settings)
     left, right = (_usable(sentence, "a sentence") for sentence in sentences)
     answer = score_pairs(student.encoder, student.head, [(left, right)])
     value, cosine = float(student.score(answer.logits)[0]), float(answer.similarities[0])
@@ -127,13 +126,12 @@ def score(
 
 
 def _score_file(path: Path, output: Path, bundle: Path | None, long_text: str | None) -> None:
-    from model.bundle import load_student
     from model.similarity import score_pairs
 
     settings = settings_with(bundle=bundle, long_text=long_text)
     columns, rows = _table(path)
     with written(output, "w") as file, progress_bar() as bar:
-        student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+        student = student_of(settings)
         task = bar.add_task("scoring", total=len(rows))
         file.write("\t".join([*columns, *_answer_columns(columns)]) + "\n")
         left, right = (columns.index(name) for name in SENTENCES)
@@ -165,11 +163,10 @@ def encode(
     import numpy as np
 
     from index.sources import Columns, read_documents
-    from model.bundle import load_student
 
     settings = settings_with(bundle=bundle, long_text=long_text)
     with written(output, "wb") as file, progress_bar() as bar:
-        student = load_student(settings.bundle, settings.threads, long_text=settings.long_text)
+        student = student_of(settings)
         task = bar.add_task("encoding", total=None)
         documents = read_documents(inputs, Columns(text=text_column))
         parts = []

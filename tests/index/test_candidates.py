@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.candidates import CACHE_LINE, CandidateIndex, Dial, aligned
+from index.candidates import CandidateIndex, Dial, aligned
 from index.exact import exact_search
 from index.manifest import IndexFault
 from index.selection import Selection
@@ -49,7 +49,7 @@ def test_more_depth_never_loses_a_candidate(seed: int, rows: int) -> None:
 def test_faiss_is_given_queries_that_begin_where_a_cache_line_does(seed: int, width: int, step: int) -> None:
     query = unit_rows(seed, 2, dims=step * width)[1, ::step]
     found = aligned(query)
-    assert found.ctypes.data % CACHE_LINE == 0
+    assert found.ctypes.data % 64 == 0
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(found, query[None])
 
