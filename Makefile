@@ -130,19 +130,24 @@ $(RUNS)/served_teacher/signal.json: $(RUNS)/.labelled
 $(RUNS)/bundles/teacher-minilm-l6/manifest.json: $(RUNS)/served_teacher/signal.json
 	$(DSE) teacher export $(RECIPES)/served_teacher.toml $(RUNS)/served_teacher $(WITH) --output $(@D)
 
-STUDENT = $(DSE) distill $(RECIPES)/$(1).toml $(WITH) --logits $(RUNS)/logits.jsonl --output $(RUNS)/$(1)
+# The three-layer student learns from the teacher that is served, the others from the signal that this one learned from.
+$(RUNS)/.labelled-by-teacher: $(RUNS)/bundles/teacher-minilm-l6/manifest.json
+	$(DSE) teacher label $(RECIPES)/three_layer.toml $(WITH) --signal $(<D) --output $(RUNS)/logits_of_teacher.jsonl
+	@touch $@
+
+STUDENT = $(DSE) distill $(RECIPES)/$(1).toml $(WITH) --logits $(RUNS)/$(2).jsonl --output $(RUNS)/$(1)
 EXPORT  = $(DSE) export $(RECIPES)/$(1).toml $(RUNS)/$(1) $(WITH) --output $(@D)
 
 $(RUNS)/bundles/dse-minilm-l6/manifest.json: $(RUNS)/served_teacher/signal.json
-	$(call STUDENT,six_layer) $(if $(INIT),--init $(INIT))
+	$(call STUDENT,six_layer,logits) $(if $(INIT),--init $(INIT))
 	$(call EXPORT,six_layer)
 
-$(RUNS)/bundles/dse-minilm-l3/manifest.json: $(RUNS)/bundles/dse-minilm-l6/manifest.json
-	$(call STUDENT,three_layer) $(if $(INIT),--init $(INIT))
+$(RUNS)/bundles/dse-minilm-l3/manifest.json: $(RUNS)/bundles/dse-minilm-l6/manifest.json $(RUNS)/.labelled-by-teacher
+	$(call STUDENT,three_layer,logits_of_teacher) $(if $(INIT),--init $(INIT))
 	$(call EXPORT,three_layer)
 
 $(RUNS)/bundles/dse-static/manifest.json: $(RUNS)/bundles/dse-minilm-l6/manifest.json
-	$(call STUDENT,static)
+	$(call STUDENT,static,logits)
 	$(call EXPORT,static)
 
 clean: ## remove what the other targets made, every environment too, but not runs

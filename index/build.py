@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.asked import keep
 from index.columns import write_columns
 from index.documents import Document, Documents, DocumentsWriter, DuplicateId
 from index.finish import AS_IT_COMES, SearchWanted, make_search, write_manifest
@@ -154,6 +155,7 @@ def finish(
     write_columns(home / METADATA_FILE, Documents(home / DOCUMENTS_FILE).metadata())
     embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     facts, found = make_search(embeddings, home / CANDIDATES_FILE, recipe, search, stage)
+    keep(home, search.aim)
     return write_manifest(home, encoder, facts, changes_through, found | measured, started)
 
 

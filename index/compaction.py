@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.asked import keep
 from index.candidates import CandidateIndex
 from index.columns import write_columns
 from index.documents import Documents, DocumentsWriter
@@ -31,11 +32,10 @@ def fold(
     encoder: EncoderIdentity,
     dims: int,
     vectors: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    aim: Aim,
     head: HeadVectors | None = None,
 ) -> GenerationManifest:
     """Write the documents of a view as a generation: what a build from the same documents would write.
-
-    Its search is tuned and proven again, to the target that was proven before, by documents.
 
     Args:
         view: what it will hold. A recipe that was named is kept while it suits the rows, else one is chosen for them.
@@ -43,6 +43,7 @@ def fold(
         encoder: whose vectors they are.
         dims: their width.
         vectors: (rows, dims) the vectors of some rows of the view.
+        aim: what its search is tuned to and proven by (:func:`index.asked.aim_after`).
         head: that FAISS ranks by, if it does so in the view.
 
     Raises:
@@ -59,7 +60,7 @@ def fold(
             part = rows[start : start + ROWS_PER_PART]
             writer.append(view.documents(part))
             file.write(np.ascontiguousarray(vectors(part), "<f4").tobytes())
-    return _finish(home, view, encoder, None if ranked_by is None else head, started)
+    return _finish(home, view, encoder, SearchWanted(aim=aim, head=None if ranked_by is None else head), started)
 
 
 def check_ranking(manifest: GenerationManifest, head: HeadVectors | None) -> None:
@@ -76,35 +77,34 @@ def check_ranking(manifest: GenerationManifest, head: HeadVectors | None) -> Non
 
 
 def _finish(
-    home: Path, view: View, encoder: EncoderIdentity, head: HeadVectors | None, started: float
+    home: Path, view: View, encoder: EncoderIdentity, wanted: SearchWanted, started: float
 ) -> GenerationManifest:
     embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     write_columns(home / METADATA_FILE, Documents(home / DOCUMENTS_FILE).metadata())
     before = view.manifest
     if len(embeddings):
-        facts, measured = _searched(embeddings, home / CANDIDATES_FILE, before, head)
+        facts, measured = _searched(embeddings, home / CANDIDATES_FILE, before, wanted)
     else:
         # Without a row there is nothing to choose or to prove. What was wanted is kept for when there are rows again.
+        head = wanted.head
         transform = (lambda rows: rows) if head is None else head.candidates
         CandidateIndex.build(embeddings, "Flat", transform).save(home / CANDIDATES_FILE)
-        kept = {"named": before.named, "memory": before.memory, "proof": before.proof}
+        kept = {"named": before.named, "memory": before.memory, "proof": before.proof, "depth": before.depth}
         facts, measured = {"recipe": "Flat", "head": None if head is None else head.identity} | kept, {}
+    keep(home, wanted.aim)
     if "build" in before.measured:  # whose work folder may still be there, and is done with
         measured["build"] = before.measured["build"]
-    return write_manifest(home, encoder, facts | {"depth": before.depth}, view.through, measured, started)
+    return write_manifest(home, encoder, facts, view.through, measured, started)
 
 
 def _searched(
-    embeddings: NDArray[np.float32], path: Path, before: GenerationManifest, head: HeadVectors | None
+    embeddings: NDArray[np.float32], path: Path, before: GenerationManifest, wanted: SearchWanted
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The search of a generation after another: by the recipe that was named, or by one for as many rows as there are.
 
     A named recipe may suit the rows no longer: so few cannot be put into so many lists, or cannot train codes. Then,
     rather than that deletes keep an index from ever being compacted, one is chosen; the next compaction tries again.
     """
-    wanted = SearchWanted(
-        aim=Aim() if before.proof is None else Aim(target=before.proof.target, k=before.proof.k), head=head
-    )
     if before.named is not None:
         try:
             facts, measured = make_search(embeddings, path, before.named, wanted)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.asked import ASKED_FILES
 from index.candidates import CandidateIndex
 from index.generations import EMBEDDINGS_FILE, FILES
 from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault, sha256_of
@@ -126,12 +127,13 @@ def write_manifest(
         started: by ``time.monotonic()``.
     """
     documents, dims = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False).shape
+    files = [home / name for name in FILES] + [path for name in ASKED_FILES if (path := home / name).exists()]
     manifest = GenerationManifest(
         documents=documents,
         dims=dims,
         encoder=encoder,
-        files={name: sha256_of(home / name) for name in FILES},
-        sizes={name: (home / name).stat().st_size for name in FILES},
+        files={path.name: sha256_of(path) for path in files},
+        sizes={path.name: path.stat().st_size for path in files},
         **facts,
         changes_through=changes_through,
         measured={

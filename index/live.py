@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from index.asked import aim_after
 from index.changes import BUSY_SECONDS, CHANGES_FILE, Change, ChangeLog, written
 from index.compaction import fold
 from index.contract import Status
@@ -204,7 +205,8 @@ class LiveIndex:
                 self._take_up()
                 self._check_followed()
                 view = self.view()
-                fold(view, home, view.manifest.encoder, view.manifest.dims, view.embeddings, self._head)
+                facts, aim = view.manifest, aim_after(view.manifest, live_home(self.folder))
+                fold(view, home, facts.encoder, facts.dims, view.embeddings, aim, self._head)
                 generation = Generation.read(home, self._head, self._verify)
             stamp = _stamp(self._current)
             if current_name(self.folder) == generation.name:  # looked at after the stamp: another may be live by now

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.asked import aim_after
 from index.build import Encode, EncodeBatches, Watcher
 from index.build import build as build_folder
 from index.documents import Document, DocumentsWriter
@@ -21,7 +22,7 @@ from index.milvus_publish import publish_folder
 from index.milvus_rows import DIGEST, KEY, STORED, VECTOR, digest_of, document_of, key_of, kind_of
 from index.milvus_server import Server
 from index.milvus_switch import Follower
-from index.recall import Aim
+from index.recall import Aim, Scores
 from index.sources import Rejects, SourcedDocument
 
 Floats = NDArray[np.float32]
@@ -106,6 +107,7 @@ def rebuild(
     encoder: EncoderIdentity,
     work: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    scores: Scores | None = None,
 ) -> Live:
     """Embed every document of an index again and make that the live generation; its recipe is kept.
 
@@ -119,6 +121,7 @@ def rebuild(
         encoder: its identity, which the index will insist on from then.
         work: a folder for what is embedded.
         progress: told how many documents are embedded, and of how many.
+        scores: the head that goes with it, to measure how many candidates it should be given; None: as many as before.
 
     Raises:
         BusyFault: another generation was published meanwhile, or the last changes took too long.
@@ -136,7 +139,7 @@ def rebuild(
             progress(done, max(total, done))
             yield documents, encode([document.text for document in documents])
 
-    aim = Aim() if before.proof is None else Aim(target=before.proof.target, k=before.proof.k)
+    aim = aim_after(before, None, scores=scores)
     follower = Follower(server, live.collection, encode)
     with _staged(work, embedded(), dims) as home:
         publish_folder(server, home, encoder, before.named, aim, {}, follows=follower)
@@ -147,6 +150,7 @@ def copy_into(
     server: Server,
     batches: Batches,
     manifest: GenerationManifest,
+    aim: Aim,
     work: Path,
     stage: Callable[[str], None] = lambda words: None,
 ) -> Live:
@@ -156,6 +160,7 @@ def copy_into(
         server: that will hold the index, new or existing.
         batches: some documents at a time, and their (documents, dim) embeddings.
         manifest: of the generation that they are from; its recipe is kept if Milvus has the like.
+        aim: what it must be shown to find.
         work: a folder for what is on its way.
         stage: told what is being done.
 
@@ -173,7 +178,6 @@ def copy_into(
             kind_of(recipe, manifest.dims, 1)
         except IndexFault:
             recipe = None
-    aim = Aim() if manifest.proof is None else Aim(target=manifest.proof.target, k=manifest.proof.k)
     with _staged(work, batches, manifest.dims) as home:
         publish_folder(server, home, manifest.encoder, recipe, aim, {}, stage)
     return live_at(server)

@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.asked import aim_after
 from index.build import Encode, finish
 from index.build import build as build_folder
 from index.contract import IndexView
 from index.documents import Document
-from index.finish import AS_IT_COMES
-from index.generations import GENERATIONS, current_name, last_change, new_generation
+from index.finish import SearchWanted
+from index.generations import GENERATIONS, current_name, last_change, live_home, new_generation
 from index.live import LiveIndex
 from index.location import Location, MilvusAccess, MilvusAddress
 from index.manifest import EncoderIdentity, GenerationManifest, IndexFault
 from index.nearest import HeadVectors
 from index.opening import require_extra
 from index.rebuild import rebuild as rebuild_folder
+from index.recall import Scores
 from index.snapshot import snapshot as snapshot_folder
 from index.view import View
 
@@ -60,6 +62,7 @@ def rebuild_at(
     encoder: EncoderIdentity,
     head: HeadVectors | None,
     progress: Callable[[int, int], None],
+    scores: Scores | None = None,
 ) -> IndexView:
     """Embed an index's own texts again; what it is afterwards.
 
@@ -67,13 +70,13 @@ def rebuild_at(
         IndexFault: as for :func:`index.rebuild.rebuild`.
     """
     if isinstance(place, Path):
-        return rebuild_folder(place, encode, dims, encoder, head, progress)
+        return rebuild_folder(place, encode, dims, encoder, head, progress, scores)
     require_extra()
     from index.milvus_build import rebuild
     from index.milvus_server import Server
 
     with Server(place, access) as server:
-        rebuild(server, encode, dims, encoder, work or _work(place), progress)
+        rebuild(server, encode, dims, encoder, work or _work(place), progress, scores)
         return _counted(server)
 
 
@@ -139,7 +142,8 @@ def _into_milvus(
 
     with LiveIndex.open(folder, None) as index, Server(target, access) as server:
         view = index.view()
-        copy_into(server, _parts(view), view.manifest, work or _work(target), stage)
+        aim = aim_after(view.manifest, live_home(folder))
+        copy_into(server, _parts(view), view.manifest, aim, work or _work(target), stage)
         return _counted(server)
 
 
@@ -159,7 +163,8 @@ def _out_of_milvus(place: MilvusAddress, folder: Path, access: MilvusAccess, sta
         parts = scan(server, live.collection, (VECTOR, *STORED))
         dims = live.manifest.dims
         stage_documents(home, (([*map(document_of, rows)], vectors_of(rows, dims)) for rows in parts), dims)
-        finish(home, None, AS_IT_COMES, live.manifest.encoder, {}, time.monotonic(), stage=stage)
+        wanted = SearchWanted(aim=aim_after(live.manifest, None))
+        finish(home, None, wanted, live.manifest.encoder, {}, time.monotonic(), stage=stage)
     with LiveIndex.open(folder, None) as copy:
         return copy.view()
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from index.asked import aim_after
 from index.compaction import check_ranking, fold
-from index.generations import new_generation
+from index.generations import live_home, new_generation
 from index.live import LiveIndex
 from index.manifest import EncoderIdentity
 from index.nearest import HeadVectors
+from index.recall import Aim, Scores
 from index.view import View
 
 ROWS_PER_SHARD = 4096
@@ -27,6 +29,7 @@ def rebuild(
     encoder: EncoderIdentity,
     head: HeadVectors | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    scores: Scores | None = None,
 ) -> View:
     """Embed every document again and publish the next generation; its recipe is kept.
 
@@ -40,6 +43,7 @@ def rebuild(
         encoder: its identity, which the index will insist on from then.
         head: that goes with it, if FAISS can rank by it; used where FAISS ranks by a head already.
         progress: told how many documents are embedded, and of how many.
+        scores: the head that goes with it, to measure how many candidates it should be given; None: as many as before.
 
     Raises:
         BusyFault: the index is being built or compacted.
@@ -48,6 +52,7 @@ def rebuild(
     with LiveIndex.open(folder, None, writable=True) as live:
         check_ranking(live.view().manifest, head)  # before anything is embedded
         vectors: _Vectors
+        aim: Aim
         folded = -1
 
         def fold_newest(home: Path) -> None:
@@ -55,7 +60,7 @@ def rebuild(
             view = live.view()
             if view.through != folded:
                 vectors.extend(view)
-                fold(view, home, encoder, dims, vectors, head)
+                fold(view, home, encoder, dims, vectors, aim, head)
                 folded = view.through
 
         def settle(home: Path) -> None:
@@ -65,6 +70,7 @@ def rebuild(
 
         with new_generation(folder, settle) as home:
             vectors = _Vectors(home / "vectors.partial", dims, encode, progress)
+            aim = aim_after(live.view().manifest, live_home(folder), encode, scores)
             for _ in range(ROUNDS):
                 fold_newest(home)
         # The changes stay in the log until the next compaction: services of the old encoder may not have seen them all.

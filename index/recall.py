@@ -97,8 +97,12 @@ class Aim:
     k: int = 10
     queries: Floats | None = None
     """(queries, dim) embeddings of what will be asked; None: documents, each looking for the others."""
+    texts: tuple[str, ...] = ()
+    """The queries, to be kept for generations that follow; none: they are not."""
     scores: Scores | None = None
     """The head, for the recall end to end and the depth; None: neither is measured."""
+    depth: int | None = None
+    """For the head, where it is not measured."""
 
     def __post_init__(self) -> None:
         if not 0 < self.target < 1:
@@ -221,7 +225,7 @@ def prove(
         cheapest, most, at, curve = _tuned(tuned_by, aim.target)
         stage("proving recall")
         tuning, recalls = _last_to_pass(trial, at, cheapest, most, recipe, aim, method)
-    depth, end_to_end = None, None
+    depth, end_to_end = aim.depth, None
     if aim.scores is not None and trial.k:
         stage("comparing with the head's exhaustive ranking")
         depth, end_to_end = _end_to_end(trial, aim.scores, tuning, aim.target)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from index.contract import Index, IndexView
     from index.location import Location
     from index.manifest import GenerationManifest
+    from index.recall import Scores
     from model.bundle import Student
 
 DOCUMENTS_PER_TRANSACTION = 1024
@@ -126,11 +127,9 @@ def build(
     head = head_vectors(student) if rank_by == RankBy.HEAD else None
     if rank_by == RankBy.HEAD and head is None:
         raise BadInput(f"FAISS cannot rank by the head of {student.name}: it is no quadratic one; leave --rank-by out")
-    aim = Aim(
-        target_recall,
-        queries=None if queries is None else student.encoder.encode(read_queries(queries)),
-        scores=lambda query, embeddings: student.head.logits(query[None], embeddings),
-    )
+    texts = () if queries is None else tuple(read_queries(queries))
+    embedded = None if queries is None else student.encoder.encode(texts)
+    aim = Aim(target_recall, queries=embedded, texts=texts, scores=_scores_of(student))
     search = SearchWanted(None if memory is None else _bytes(memory), aim, head)
     embedding: AbstractContextManager[tuple[EncodeBatches, int]] = nullcontext((student.encoder.encode_batches, 1))
     if engine is Engine.RAY:
@@ -164,6 +163,10 @@ def build(
         if rejected.count:
             where = f", written to {rejects}" if rejects else "; --rejects FILE writes them down"
             typer.echo(f"{rejected.count:,} lines passed over{where}")
+
+
+def _scores_of(student: "Student") -> "Scores":
+    return lambda query, embeddings: student.head.logits(query[None], embeddings)
 
 
 @contextmanager
@@ -337,6 +340,7 @@ def rebuild(
             identity(student),
             head_vectors(student),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            scores=_scores_of(student),
         )
     _say(_state(place, view), json)
 

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.training.networks import Answers, BiEncoder
+from model.training.network_recipe import NetworkRecipe
+from model.training.networks import Answers, BiEncoder, mixed_precision
 from model.training.pairs import Pair
 
 NEAR = 64
@@ -21,18 +22,24 @@ class KnownEmbeddings:
 
     Args:
         network: the bi-encoder.
+        recipe: says in what precision its body reads.
         pairs: what it will be asked about.
         aims: of every text to search with, and among, the (dim,) unit embedding of the guide.
     """
 
     def __init__(
-        self, network: BiEncoder, pairs: Sequence[Pair], aims: Mapping[str, NDArray[np.floating]] | None = None
+        self,
+        network: BiEncoder,
+        recipe: NetworkRecipe,
+        pairs: Sequence[Pair],
+        aims: Mapping[str, NDArray[np.floating]] | None = None,
     ) -> None:
         self._network = network
         aims = aims or {}
         texts = list(dict.fromkeys([*aims, *(text for pair in pairs for text in (pair.left, pair.right))]))
         self._rows = {text: row for row, text in enumerate(texts)}
-        self._embeddings = network.embed_all(texts).clone()  # (texts, dim); a copy that autograd may keep
+        with mixed_precision(recipe):
+            self._embeddings = network.embed_all(texts).clone()  # (texts, dim); a copy that autograd may keep
         self._aims = torch.as_tensor(np.stack([*aims.values()])).float() if aims else torch.empty(0, 1)
         self._near = nearest(self._aims, NEAR)
 

@@ -45,7 +45,8 @@ def write_neighbours(
         raise TrainingFault(f"no neighbours among the pairs of {', '.join(recipe.sets)}; name larger sets")
     count = min(recipe.limit or len(found), len(found))
     chosen = [found[row * len(found) // count] for row in range(count)]
-    write_silver(output, [(left, right) for left, right, _ in chosen], np.array([cosine for *_, cosine in chosen]))
+    cosines = np.array([cosine for *_, cosine in chosen])
+    write_silver(output, [(left, right) for left, right, _ in chosen], cosines, data.described_by_name(recipe.sets))
 
 
 def _neighbours(

@@ -153,8 +153,10 @@ def computes_bfloat16() -> bool:
 
 
 def _compared(head: TrainedHead | None, left: Tensor, right: Tensor) -> Answers:
-    cosines = (left * right).sum(-1)
-    return Answers(cosines if head is None else head(left, right), cosines, left, right)
+    """What a head says of pairs: in float32, for what is alike differs by less than bfloat16 can tell."""
+    with torch.autocast(left.device.type, enabled=False):
+        cosines = (left * right).sum(-1)
+        return Answers(cosines if head is None else head(left, right), cosines, left, right)
 
 
 class BiEncoder(nn.Module):

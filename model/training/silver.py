@@ -83,9 +83,8 @@ def make_silver(
     scores = _scores(scorer, embeddings, candidates, progress)
     gold = np.array([pair.gold for pair in like])
     chosen = matched(scores, gold, recipe.pairs, recipe.seed)
-    write_silver(output, [(sentences[i], sentences[j]) for i, j in candidates[chosen]], scores[chosen])
     sources = data.described_by_name([*recipe.sets, *recipe.texts])
-    output.with_name(output.name + SOURCES).write_text(json.dumps(sources, indent=1), "utf-8")
+    write_silver(output, [(sentences[i], sentences[j]) for i, j in candidates[chosen]], scores[chosen], sources)
     return len(chosen)
 
 
@@ -191,8 +190,17 @@ def _scores(
     return scores
 
 
-def write_silver(path: Path, pairs: Sequence[tuple[str, str]], scores: NDArray[np.floating]) -> None:
-    """Write a pair file, ``.tsv.gz``, which takes its place when it is whole."""
+def write_silver(
+    path: Path, pairs: Sequence[tuple[str, str]], scores: NDArray[np.floating], sources: Sequence[str]
+) -> None:
+    """Write a pair file, ``.tsv.gz``, which takes its place when it is whole; beside it, where its sentences are from.
+
+    Args:
+        path: of the file.
+        pairs: its pairs.
+        scores: (pairs,).
+        sources: each file that the sentences are from, and its terms.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
     writer.writerow(["sentence1", "sentence2", "score"])
@@ -201,4 +209,5 @@ def write_silver(path: Path, pairs: Sequence[tuple[str, str]], scores: NDArray[n
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+    path.with_name(path.name + SOURCES).write_text(json.dumps(sources, indent=1), "utf-8")
     partial.replace(path)

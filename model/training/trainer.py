@@ -132,31 +132,33 @@ class Learner(nn.Module):
 
     def loss(self, recipe: NetworkRecipe, stage: Stage, batch: Material) -> Tensor:
         """What the stage asks of the pairs of a batch, and of its texts."""
-        parts = []
-        with mixed_precision(recipe):
-            if batch.examples:
+        parts, texts = [], [target.text for target in batch.texts]
+        if batch.examples:
+            with mixed_precision(recipe):
                 answers = (self._known or self.network)([example.pair for example in batch.examples])
-                parts.append(pair_objective(answers, batch.examples, recipe, stage))
-            if batch.texts and stage.regression:
-                parts.append(self._regression(recipe, stage, batch.texts))
-            if batch.texts and self._known is not None:
-                found = self._known.search([target.text for target in batch.texts])
-                parts.append(stage.search * ranking_correlation(*found))
-            if batch.texts and stage.maps_only:
-                inputs = self._encoder().inputs([target.text for target in batch.texts])
-                parts.append(map_loss(self.network.body, inputs))
-            if batch.texts and self.imitation is not None:
-                inputs = self._encoder().inputs([target.text for target in batch.texts])
-                parts.append(self.imitation(self.network.body, inputs))
+            parts.append(pair_objective(answers, batch.examples, recipe, stage))
+        if texts and stage.regression:
+            with mixed_precision(recipe):
+                embeddings = self._encoder().embed(texts)
+            parts.append(text_objective(embeddings, _aims(batch.texts), recipe, stage))
+        if texts and self._known is not None:
+            parts.append(stage.search * ranking_correlation(*self._known.search(texts)))
+        if texts and stage.maps_only:
+            with mixed_precision(recipe):
+                parts.append(map_loss(self.network.body, self._encoder().inputs(texts)))
+        if texts and self.imitation is not None:
+            with mixed_precision(recipe):
+                parts.append(self.imitation(self.network.body, self._encoder().inputs(texts)))
         return torch.stack(parts).sum()
-
-    def _regression(self, recipe: NetworkRecipe, stage: Stage, texts: Sequence[TextTarget]) -> Tensor:
-        aims = torch.as_tensor(np.stack([target.embedding for target in texts if target.embedding is not None])).float()
-        return text_objective(self._encoder().embed([target.text for target in texts]), aims, recipe, stage)
 
     def _encoder(self) -> BiEncoder:
         assert isinstance(self.network, BiEncoder)  # recipes give texts to no other
         return self.network
+
+
+def _aims(texts: Sequence[TextTarget]) -> Tensor:
+    """(texts, dim) what the guide makes of them."""
+    return torch.as_tensor(np.stack([target.embedding for target in texts if target.embedding is not None])).float()
 
 
 def optimiser_of(learner: Learner, stage: Stage) -> torch.optim.AdamW:
@@ -205,9 +207,8 @@ def train_stage(
     total = steps_of(material, stage)
     known = None
     if stage.head_only and isinstance(network, BiEncoder):
-        with mixed_precision(recipe):
-            aims = {target.text: target.embedding for target in material.texts if target.embedding is not None}
-            known = KnownEmbeddings(network, [example.pair for example in material.examples], aims)
+        aims = {target.text: target.embedding for target in material.texts if target.embedding is not None}
+        known = KnownEmbeddings(network, recipe, [example.pair for example in material.examples], aims)
     learner = Learner(network, imitation, known)
     kept = [parameter for parameter in network.body.parameters() if parameter.requires_grad] if stage.head_only else []
     for parameter in kept:

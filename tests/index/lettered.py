@@ -8,9 +8,11 @@ import numpy as np
 
 from index.build import build
 from index.documents import Document
+from index.finish import SearchWanted
 from index.generations import similarities_of
 from index.live import LiveIndex
 from index.manifest import EncoderIdentity
+from index.recall import Aim
 from index.sources import SourcedDocument
 from index.view import View
 from tests.fakes import LetterEncoder
@@ -70,3 +72,15 @@ def many(count: int) -> dict[str, str]:
     """Texts of seven letters, by id."""
     rng = random.Random(7)
     return {f"d{n}": "".join(rng.choices("abcdefgh", k=7)) for n in range(count)}
+
+
+DOCUMENTS = many(300)
+ASKED = tuple(many(500).values())[300:]
+
+
+def build_asked(folder: Path, recipe: str = "IVF8,SQ8") -> Path:
+    """An index of :data:`DOCUMENTS` that was proven by queries, and measured for a head."""
+    documents = [SourcedDocument(document(*item), item[0]) for item in DOCUMENTS.items()]
+    aim = Aim(0.9, 7, queries=embed(ASKED), texts=ASKED, scores=lambda query, embeddings: embeddings @ query)
+    build(documents, embed, 26, ENCODER, folder, recipe, search=SearchWanted(aim=aim))
+    return folder

@@ -17,13 +17,13 @@ import index.milvus as milvus_module
 import index.milvus_collections as milvus_collections
 from index.documents import Document
 from index.location import MilvusAddress, read_location
-from index.manifest import AwayFault, IndexFault, RecipeFault
+from index.manifest import AwayFault, GenerationManifest, IndexFault, RecipeFault
 from index.milvus import MilvusIndex
 from index.milvus_collections import live_at, scan
 from index.milvus_rows import DIGEST, KEY, TEXT, VECTOR, key_of, kind_of, row_of
 from index.milvus_server import ATTEMPTS, OPTIONS, SLOW_IN_A_ROW, Server
 from index.places import copy_between, verify_at
-from tests.index.lettered import ENCODER, build_letters, document, embed
+from tests.index.lettered import ENCODER, build_asked, build_letters, document, embed
 from tests.index.milvus_words import WORDS, Refused, build, found, rebuild
 from tests.standin import ACCESS, StandIn
 
@@ -142,6 +142,17 @@ def test_a_folder_that_is_outgrown_is_loaded_and_nothing_is_embedded(
         assert best == 1.0
     with pytest.raises(IndexFault, match="not copied from Milvus to Milvus"):
         copy_between(place, milvus.address(), ACCESS, None, lambda step: None)
+
+
+def test_what_an_index_must_find_goes_into_milvus_with_it_and_out_again(tmp_path: Path, milvus: StandIn) -> None:
+    folder, place = build_asked(tmp_path / "folder", "IVF8,Flat"), milvus.address()
+    inside = copy_between(folder, place, ACCESS, tmp_path / "work", lambda step: None).manifest
+    outside = copy_between(place, tmp_path / "out", ACCESS, None, lambda step: None).manifest
+    depth = GenerationManifest.read(folder / "generations/000001").depth
+    for manifest, asked in ((inside, "queries"), (outside, "documents")):  # which Milvus does not keep
+        assert manifest.proof is not None
+        assert (manifest.proof.target, manifest.proof.k, manifest.proof.asked) == (0.9, 7, asked)
+        assert manifest.depth == depth is not None
 
 
 def failing(times: int, error: Exception) -> tuple[list[int], object]:

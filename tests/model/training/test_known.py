@@ -15,10 +15,12 @@ from model.training.trainer import Material, TextTarget
 from tests.model.training.test_runs import examples
 from tests.model.training.tiny_training import network, some_texts
 
+RECIPE = NetworkRecipe.model_validate(network("bi-encoder"))
+
 
 @pytest.fixture
 def student(pretrained: Path) -> BiEncoder:
-    made = make_network(NetworkRecipe.model_validate(network("bi-encoder")), pretrained).eval()
+    made = make_network(RECIPE, pretrained).eval()
     assert isinstance(made, BiEncoder)
     return made
 
@@ -35,7 +37,7 @@ def test_known_embeddings_answer_as_the_network_and_read_every_text_once(
     read: list[str] = []
     embed = student.embed
     monkeypatch.setattr(student, "embed", lambda texts: (read.extend(texts), embed(texts))[1])
-    known = KnownEmbeddings(student, [example.pair for example in [*examples(), *examples()]])
+    known = KnownEmbeddings(student, RECIPE, [example.pair for example in [*examples(), *examples()]])
     assert len(read) == len(set(read))
     pairs = [example.pair for example in examples()][::-1]
     answers = known(pairs)
@@ -61,7 +63,7 @@ def test_the_nearest_are_those_of_every_comparison(most: int) -> None:
 def test_a_search_scores_texts_near_and_far_beside_what_the_guide_says(student: BiEncoder) -> None:
     texts = some_texts(300)
     aims = on_a_half_circle(len(texts))
-    known = KnownEmbeddings(student, [], dict(zip(texts, aims, strict=True)))
+    known = KnownEmbeddings(student, RECIPE, [], dict(zip(texts, aims, strict=True)))
     logits, similarities = known.search([texts[0]] * 20)
     assert logits.shape == similarities.shape == (20, CANDIDATES_NEAR + CANDIDATES_ANYWHERE)
     found = np.abs(similarities.numpy()[..., None] - aims[:, 0]).argmin(-1)  # rows of candidates
@@ -87,6 +89,6 @@ def test_a_head_learns_to_rank_as_the_guide_does(tmp_path: Path, pretrained: Pat
         made = train_network(recipe, pretrained, material, tmp_path / name, lambda *_: None).eval()
         assert isinstance(made, BiEncoder)
         torch.manual_seed(3)
-        logits, similarities = KnownEmbeddings(made, [], dict(zip(texts, aims, strict=True))).search(texts)
+        logits, similarities = KnownEmbeddings(made, RECIPE, [], dict(zip(texts, aims, strict=True))).search(texts)
         agreement[name] = np.corrcoef(logits.detach().flatten(), similarities.flatten())[0, 1]
     assert agreement["with"] > agreement["without"] + 0.2

@@ -8,7 +8,7 @@ import pytest
 from model.faults import TrainingFault
 from model.training.data_recipe import SILVER_PAIRS, DataRecipe
 from model.training.neighbours import write_neighbours
-from model.training.pairs import TrainingData, read_pairs
+from model.training.pairs import TrainingData, read_pairs, silver_sources
 from model.training.recipes import NeighbourRecipe
 
 QUESTIONS = ["q0", "q1", "q2", "q3"]
@@ -25,11 +25,12 @@ def neighbours(folder: Path, rows: list[tuple[str, str]], held_out: str = "z9", 
     for name, content in (("train", rows), ("dev", [(held_out, "y8")])):
         lines = ["sentence1\tsentence2\tscore", *(f"{left}\t{right}\t1" for left, right in content)]
         (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
-    sets = {name: {"file": f"{name}.tsv", "range": [0, 1], "terms": ""} for name in ("train", "dev")}
+    sets = {name: {"file": f"{name}.tsv", "range": [0, 1], "terms": "CC0"} for name in ("train", "dev")}
     data = {"sets": {"train": sets["train"]}, "dev": sets["dev"], "test": sets["dev"], "held_out": []}
     output = folder / "neighbours.tsv.gz"
     recipe = NeighbourRecipe(sets=["train"], **facts)
     write_neighbours(recipe, TrainingData(folder, DataRecipe.model_validate(data)), embed, output)
+    assert silver_sources(output)[1:] == ["`train.tsv`: CC0"]
     found = read_pairs(folder, SILVER_PAIRS.model_copy(update={"file": output.name}))
     return [(pair.left, pair.right) for pair in found]
 

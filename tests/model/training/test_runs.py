@@ -17,7 +17,7 @@ from model.faults import TrainingFault
 from model.head import Calibration
 from model.manifest import ArtifactError
 from model.training import distil as distil_module
-from model.training import networks
+from model.training import networks, trainer
 from model.training import teacher as teacher_module
 from model.training.data_recipe import DataRecipe
 from model.training.distil import distil
@@ -292,6 +292,28 @@ def test_bfloat16_is_used_where_the_processor_computes_in_it(
     monkeypatch.setattr(networks, "computes_bfloat16", lambda: able)
     with networks.mixed_precision(NetworkRecipe.model_validate(network("bi-encoder", precision=precision))):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if used else torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_what_a_body_says_in_bfloat16_is_compared_in_float32(
+    monkeypatch: pytest.MonkeyPatch, pretrained: Path, kind: str
+) -> None:
+    monkeypatch.setattr(networks, "computes_bfloat16", lambda: True)
+    recipe = NetworkRecipe.model_validate(network(kind, precision="bf16"))
+    made, seen = make_network(recipe, pretrained).eval(), {"body": list[bool](), "loss": list[bool]()}
+    assert made.head is not None
+    made.body.register_forward_pre_hook(lambda *_: seen["body"].append(torch.is_autocast_enabled("cpu")))
+    objective = trainer.pair_objective
+
+    def compared(answers, *arguments):
+        seen["loss"].append(torch.is_autocast_enabled("cpu"))
+        assert answers.logit.dtype == torch.float32
+        torch.testing.assert_close(answers.logit, made.head(answers.left, answers.right), rtol=0, atol=0)
+        return objective(answers, *arguments)
+
+    monkeypatch.setattr(trainer, "pair_objective", compared)
+    Learner(made).loss(recipe, recipe.stages[0], Material(examples()))
+    assert (set(seen["body"]), seen["loss"]) == ({True}, [False])
 
 
 def test_the_head_is_fitted_alone_to_the_averaged_body(tmp_path: Path, pretrained: Path) -> None:
