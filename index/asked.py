@@ -5,11 +5,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.manifest import GenerationManifest
+from index.manifest import RESTORE, GenerationManifest, IndexFault
 from index.recall import Aim, Scores
 
 log = logging.getLogger("dse")
@@ -39,6 +40,9 @@ def aim_after(
         home: its folder; None: it is in Milvus, where queries are not kept.
         encode: another encoder, as a function; None: the queries' embeddings are taken as they are.
         scores: the head, to measure the depth anew; None: the depth there is stays.
+
+    Raises:
+        IndexFault: the queries cannot be read.
     """
     aim = Aim(scores=scores, depth=before.depth)
     if before.proof is not None:
@@ -48,5 +52,9 @@ def aim_after(
     if not before.files.keys() >= {*ASKED_FILES}:
         log.warning("%s was proven by queries that were not kept: what follows it is proven by documents", home)
         return aim
-    texts = tuple(json.loads((home / TEXTS_FILE).read_text("utf-8")))
-    return replace(aim, texts=texts, queries=np.load(home / QUERIES_FILE) if encode is None else encode(texts))
+    try:
+        texts = tuple(json.loads((home / TEXTS_FILE).read_text("utf-8")))
+        kept = np.load(home / QUERIES_FILE, allow_pickle=False)
+    except (OSError, ValueError, TokenError) as error:
+        raise IndexFault(f"{home}: the queries that it was proven by cannot be read ({error}); {RESTORE}") from error
+    return replace(aim, texts=texts, queries=kept if encode is None else encode(texts))

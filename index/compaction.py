@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.asked import keep
-from index.candidates import CandidateIndex
 from index.columns import write_columns
 from index.documents import Documents, DocumentsWriter
 from index.finish import SearchWanted, make_search, write_manifest
 from index.generations import CANDIDATES_FILE, DOCUMENTS_FILE, EMBEDDINGS_FILE, METADATA_FILE
+from index.headers import write_embeddings_header
 from index.manifest import EncoderIdentity, GenerationManifest, IndexFault, RecipeFault
 from index.nearest import HeadVectors
 from index.recall import Aim
@@ -55,7 +55,7 @@ def fold(
     rows = view.rows()
     (home / DOCUMENTS_FILE).unlink(missing_ok=True)
     with DocumentsWriter(home / DOCUMENTS_FILE) as writer, (home / EMBEDDINGS_FILE).open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (len(rows), dims)})
+        write_embeddings_header(file, len(rows), dims)
         for start in range(0, len(rows), ROWS_PER_PART):
             part = rows[start : start + ROWS_PER_PART]
             writer.append(view.documents(part))
@@ -81,16 +81,12 @@ def _finish(
 ) -> GenerationManifest:
     embeddings = np.load(home / EMBEDDINGS_FILE, mmap_mode="r", allow_pickle=False)
     write_columns(home / METADATA_FILE, Documents(home / DOCUMENTS_FILE).metadata())
-    before = view.manifest
+    before, path = view.manifest, home / CANDIDATES_FILE
     if len(embeddings):
-        facts, measured = _searched(embeddings, home / CANDIDATES_FILE, before, wanted)
-    else:
-        # Without a row there is nothing to choose or to prove. What was wanted is kept for when there are rows again.
-        head = wanted.head
-        transform = (lambda rows: rows) if head is None else head.candidates
-        CandidateIndex.build(embeddings, "Flat", transform).save(home / CANDIDATES_FILE)
-        kept = {"named": before.named, "memory": before.memory, "proof": before.proof, "depth": before.depth}
-        facts, measured = {"recipe": "Flat", "head": None if head is None else head.identity} | kept, {}
+        facts, measured = _searched(embeddings, path, before, wanted)
+    else:  # what was wanted is kept for when there are rows again
+        facts, measured = make_search(embeddings, path, before.named, wanted)
+        facts |= {"memory": before.memory, "proof": before.proof}
     keep(home, wanted.aim)
     if "build" in before.measured:  # whose work folder may still be there, and is done with
         measured["build"] = before.measured["build"]

@@ -1,5 +1,6 @@
 """Which files does an operator mean? One, all those of a folder, or those at a URL that fsspec reads."""
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class InputFile:
 
     name: str  # as messages have it, and the ids of documents that bring none
     kind: str  # one of SUFFIXES
-    size: Callable[[], int]
+    size: Callable[[], int | None]  # a server may not say it
     open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
@@ -48,7 +49,8 @@ def _at_path(path: Path) -> list[InputFile]:
 
 
 def _local(path: Path) -> InputFile:
-    return InputFile(str(path), _kind(str(path)), lambda: path.stat().st_size, lambda: path.open("rb"))
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")  # a name need not be text
+    return InputFile(name, _kind(name), lambda: path.stat().st_size, lambda: path.open("rb"))
 
 
 def _at_url(url: str) -> list[InputFile]:

@@ -205,6 +205,8 @@ class _Parser:
             raise FilterError(place, f"nested more than {MAX_LEVELS} levels deep")
         if not isinstance(value, dict):
             raise FilterError(place, f'is {_kind(value)}; give an object such as {{"lang": "en"}}')
+        if not value:
+            self._count(place)  # it lets everything through, which is work as well
         parts = []
         for name, operand in value.items():
             here = (*place, name)

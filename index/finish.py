@@ -74,7 +74,7 @@ def make_search(
     """Build the FAISS index of some embeddings, tune it, prove it, and write it to a file.
 
     Args:
-        embeddings: (rows, dim), one row or more, perhaps memory-mapped.
+        embeddings: (rows, dim), perhaps memory-mapped. Without a row there is nothing to choose, nor to prove.
         path: of the FAISS file.
         recipe: a FAISS ``index_factory`` string; None: chosen by rows and memory.
         wanted: how it is to be searched.
@@ -87,22 +87,27 @@ def make_search(
         IndexFault: it does not fit into the memory, or cannot be written.
         RecipeFault: it cannot be built, or is not proven; another recipe might.
     """
+    facts: dict[str, Any] = {
+        "named": recipe,
+        "memory": wanted.memory,
+        "depth": wanted.aim.depth,
+        "head": None if wanted.head is None else wanted.head.identity,
+    }
+    transform = (lambda rows: rows) if wanted.head is None else wanted.head.candidates
+    if not len(embeddings):
+        CandidateIndex.build(embeddings, "Flat", transform).save(path)
+        return facts | {"recipe": "Flat"}, {}
     planned = wanted.plan(recipe, *embeddings.shape)
     stage(f"building {planned}")
-    candidates = CandidateIndex.build(
-        embeddings, planned.recipe, (lambda rows: rows) if wanted.head is None else wanted.head.candidates
-    )
+    candidates = CandidateIndex.build(embeddings, planned.recipe, transform)
     candidates.save(path)
     nearest = NearestSearch(candidates, embeddings, wanted.head)
     proven = prove(nearest, planned.recipe, path.stat().st_size, wanted.aim, stage)
-    facts = {
+    facts |= {
         "recipe": planned.recipe,
-        "named": recipe,
-        "memory": wanted.memory,
         "search": dict(proven.tuning.search),
         "refine": proven.tuning.refine,
         "depth": proven.depth,
-        "head": None if wanted.head is None else wanted.head.identity,
         "proof": proven.proof,
     }
     return facts, {"search_milliseconds": asdict(proven.milliseconds)}

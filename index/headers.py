@@ -2,6 +2,8 @@
 
 import struct
 from pathlib import Path
+from tokenize import TokenError
+from typing import BinaryIO
 
 import numpy as np
 
@@ -35,6 +37,11 @@ def check_candidates(path: Path, manifest: GenerationManifest, width: int | None
         )
 
 
+def write_embeddings_header(file: BinaryIO, rows: int, dims: int) -> None:
+    """Begin an .npy file of (rows, dims) float32; as long for any number of rows that fits into memory."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, dims)})
+
+
 def check_embeddings(path: Path, manifest: GenerationManifest) -> None:
     """Compare the header and the size of an .npy file with the manifest.
 
@@ -46,7 +53,7 @@ def check_embeddings(path: Path, manifest: GenerationManifest) -> None:
             np.lib.format.read_magic(file)
             shape, by_column, kind = np.lib.format.read_array_header_1_0(file)
             expected = file.tell() + manifest.documents * manifest.dims * 4
-    except ValueError as error:
+    except (ValueError, TokenError) as error:  # numpy reads an old header by Python's own rules
         raise IndexFault(f"{path} has been altered: {error}; {RESTORE}") from error
     actual = path.stat().st_size
     if (shape, by_column, kind.str) != ((manifest.documents, manifest.dims), False, "<f4") or actual != expected:

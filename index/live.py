@@ -193,7 +193,7 @@ class LiveIndex:
             BusyFault: the index is already being compacted or built.
             ReadOnlyFault, IndexFault: it cannot be written; it is as it was.
         """
-        self._writer()
+        self._check_writable()
         if not self.view().pending:
             return self.view()
         if not self._opening.acquire(blocking=False):
@@ -258,7 +258,11 @@ class LiveIndex:
         if _stamp(self._current) == self._seen or not self._opening.acquire(blocking=wait):
             return
         if self._beside and not wait:
-            threading.Thread(target=self._open_new, name="generations", daemon=True).start()
+            try:
+                threading.Thread(target=self._open_new, name="generations", daemon=True).start()
+            except BaseException:
+                self._opening.release()
+                raise
         else:
             self._open_new()
 
@@ -398,12 +402,16 @@ class LiveIndex:
             )
         if changes:
             self._remember(view.through + len(changes), self._reading.digest(view.through + len(changes)))
+        caught_up = view.after(changes)
         self._version = version
-        return view.after(changes)
+        return caught_up
 
-    def _writer(self) -> ChangeLog:
+    def _check_writable(self) -> None:
         if not self.writable:
             raise ReadOnlyFault(f"{self.folder} is opened for reading only; nothing was changed")
+
+    def _writer(self) -> ChangeLog:
+        self._check_writable()
         with self._state:
             if self._writing is not None and not self._writing.in_place():
                 self._check_log()

@@ -106,12 +106,13 @@ class MilvusView:
         if wanted is False:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32), np.empty((0, manifest.dims), np.float32))
         tuning = Tuning(manifest.search, manifest.refine)
+        fetched = min(max(depth, depth * tuning.refine), max(depth, MOST_FOUND))
         hits = near(
             self._server,
             self._live.collection,
             query,
-            min(max(depth, depth * tuning.refine), max(depth, MOST_FOUND)),
-            lambda fetched: self._kind.search_params(tuning.search, fetched),
+            fetched,
+            self._kind.efforts(tuning.search, fetched),
             "" if wanted is True else wanted,
             (KEY, DIGEST, VECTOR, *STORED),
         )

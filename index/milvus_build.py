@@ -16,14 +16,15 @@ from index.build import build as build_folder
 from index.documents import Document, DocumentsWriter
 from index.finish import AS_IT_COMES, SearchWanted
 from index.generations import DOCUMENTS_FILE, EMBEDDINGS_FILE, GENERATIONS
+from index.headers import write_embeddings_header
 from index.manifest import EncoderIdentity, GenerationManifest, IndexFault
 from index.milvus_collections import Live, collection_at, live_at, load, scan
 from index.milvus_publish import publish_folder
-from index.milvus_rows import DIGEST, KEY, STORED, VECTOR, digest_of, document_of, key_of, kind_of
+from index.milvus_rows import DIGEST, KEY, STORED, VECTOR, check_size, digest_of, document_of, key_of, kind_of
 from index.milvus_server import Server
 from index.milvus_switch import Follower
 from index.recall import Aim, Scores
-from index.sources import Rejects, SourcedDocument
+from index.sources import Rejects, SourcedDocument, SourceError
 
 Floats = NDArray[np.float32]
 Batches = Iterable[tuple[Sequence[Document], Floats]]
@@ -79,7 +80,7 @@ def build(
             shutil.rmtree(home, ignore_errors=True)
 
     manifest = build_folder(
-        documents,
+        _fitting(documents, rejects),
         encode,
         dims,
         encoder,
@@ -98,6 +99,19 @@ def build(
         with suppress(OSError):
             empty.rmdir()
     return manifest
+
+
+def _fitting(documents: Iterable[SourcedDocument], rejects: Rejects | None) -> Iterator[SourcedDocument]:
+    """Those that Milvus can keep; known before they are embedded, so that none is for nothing."""
+    for sourced in documents:
+        try:
+            check_size(sourced.document)
+        except IndexFault as fault:
+            if rejects is None:
+                raise SourceError(f"{sourced.place}: {fault}") from fault
+            rejects.add(sourced.place, str(fault), sourced.line)
+            continue
+        yield sourced
 
 
 def rebuild(
@@ -220,16 +234,11 @@ def stage_documents(home: Path, batches: Batches, dims: int) -> int:
     """Write documents and their embeddings as a build would; how many there are."""
     count = 0
     with DocumentsWriter(home / DOCUMENTS_FILE) as writer, (home / EMBEDDINGS_FILE).open("wb") as file:
-        _write_header(file, 0, dims)
+        write_embeddings_header(file, 0, dims)
         for documents, vectors in batches:
             writer.append(documents)
             file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
             count += len(documents)
         file.seek(0)
-        _write_header(file, count, dims)
+        write_embeddings_header(file, count, dims)
     return count
-
-
-def _write_header(file: Any, rows: int, dims: int) -> None:
-    """Of an array of so many rows; its length is the same for any number of them that fits into memory."""
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, dims)})

@@ -4,7 +4,7 @@ A generation is a collection, and the alias of the index's name tells which one 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from index.milvus_server import OPTIONS, Server, is_missing
 
 ROWS_PER_LOOK = 1000
 ROWS_PER_WRITE = 1024
+MOST_COMPARED = 4096
+"""Rows that are compared here rather than left unfound."""
 
 _LEVELS = {"strong": "Strong", "session": "Session", "bounded": "Bounded"}
 
@@ -156,12 +158,12 @@ def load(server: Server, collection: str) -> None:
     server.call(f"loading {collection}", lambda client: client.load_collection(collection, **OPTIONS))
 
 
-def count(server: Server, collection: str) -> int:
-    """How many documents there are."""
+def count(server: Server, collection: str, wanted: str = "") -> int:
+    """How many documents there are for which an expression holds; empty: all."""
     (row,) = server.call(
         "counting",
         lambda client: client.query(
-            collection, filter="", output_fields=["count(*)"], consistency_level=_level(server), **OPTIONS
+            collection, filter=wanted, output_fields=["count(*)"], consistency_level=_level(server), **OPTIONS
         ),
     )
     return int(row["count(*)"])
@@ -187,14 +189,14 @@ def by_key(
     )
 
 
-def scan(server: Server, collection: str, fields: Sequence[str]) -> Iterator[list[Mapping[str, Any]]]:
-    """Some fields of every row, some rows at a time, in the order of their keys."""
+def scan(server: Server, collection: str, fields: Sequence[str], wanted: str = "") -> Iterator[list[Mapping[str, Any]]]:
+    """Some fields of every row for which an expression holds, some rows at a time, in the order of their keys."""
     iterator = server.call(
         "reading all documents",
         lambda client: client.query_iterator(
             collection,
             batch_size=ROWS_PER_LOOK,
-            filter="",
+            filter=wanted,
             output_fields=[KEY, *fields],
             consistency_level="Strong",
             **OPTIONS,
@@ -222,38 +224,58 @@ def near(
     collection: str,
     query: NDArray[np.float32],
     depth: int,
-    params: Any,
+    efforts: Iterable[Mapping[str, Any]],
     wanted: str,
     fields: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Some fields of the at most ``depth`` rows nearest to a (dim,) query, nearest first by Milvus's reckoning.
+
+    Where it brings fewer than there are, it is asked again with more effort, and at last for all of them, to compare
+    them here: a server may look for the nearest first, and only then at the filter.
 
     Args:
         server: to ask.
         collection: to search.
         query: (dim,).
         depth: at most this many.
-        params: given the depth, the parameters of this search.
+        efforts: the parameters of the first search, of the next, ... (:meth:`index.milvus_rows.IndexKind.efforts`).
         wanted: only rows for which this expression holds; empty: all.
         fields: that are wanted.
     """
     if depth > MOST_FOUND:
         raise IndexFault(f"Milvus brings at most {MOST_FOUND:,} candidates, and {depth:,} are wanted; ask for fewer")
-    (hits,) = server.call(
-        "searching",
-        lambda client: client.search(
-            collection,
-            data=[query],
-            anns_field=VECTOR,
-            limit=depth,
-            filter=wanted,
-            search_params=params(depth),
-            output_fields=list(fields),
-            consistency_level=_level(server),
-            **OPTIONS,
-        ),
-    )
-    return [dict(hit["entity"]) | {KEY: hit[KEY] if KEY in hit else hit["id"]} for hit in hits]
+
+    def search(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        (hits,) = server.call(
+            "searching",
+            lambda client: client.search(
+                collection,
+                data=[query],
+                anns_field=VECTOR,
+                limit=depth,
+                filter=wanted,
+                search_params=dict(params),
+                output_fields=list(fields),
+                consistency_level=_level(server),
+                **OPTIONS,
+            ),
+        )
+        return [dict(hit["entity"]) | {KEY: hit[KEY] if KEY in hit else hit["id"]} for hit in hits]
+
+    found: list[dict[str, Any]] = []
+    there: int | None = None
+    for params in efforts:
+        found = search(params)
+        if len(found) == depth:
+            return found
+        there = count(server, collection, wanted) if there is None else there
+        if len(found) >= min(depth, there):
+            return found
+    if there is None or there > MOST_COMPARED:
+        return found
+    rows = [dict(row) for part in scan(server, collection, [VECTOR, *fields], wanted) for row in part]
+    nearness = vectors_of(rows, len(query)) @ query
+    return [rows[row] for row in np.argsort(-nearness, kind="stable")[:depth]]
 
 
 def vectors_of(rows: Sequence[Mapping[str, Any]], dims: int) -> NDArray[np.float32]:

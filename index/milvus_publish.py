@@ -98,7 +98,7 @@ class CollectionSearch:
             self.collection,
             query,
             fetched,
-            lambda limit: self.kind.search_params(tuning.search, limit),
+            self.kind.efforts(tuning.search, fetched),
             "",
             (KEY, VECTOR),
         )

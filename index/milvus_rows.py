@@ -4,7 +4,7 @@ import json
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -16,7 +16,8 @@ from pymilvus import CollectionSchema, DataType, MilvusClient
 from index.candidates import MOST_EFFORT_IN_A_GRAPH, Dial
 from index.documents import Document
 from index.manifest import IndexFault, RecipeFault
-from index.milvus_terms import TERM_CHARACTERS, terms_of
+from index.milvus_terms import TERM_CHARACTERS, Terms, terms_of
+from index.narrowed import GROWTH
 from index.recipes import FLAT_ROWS, untrained
 
 KEY, ID, TEXT, METADATA, DIGEST, VECTOR, TERMS, BOUNDS = (
@@ -69,12 +70,17 @@ def key_of(id_: str) -> str:
     return _digest(id_)
 
 
-def row_of(document: Document, vector: NDArray[np.float32]) -> dict[str, Any]:
-    """A document and its (dim,) embedding as a row.
+def check_size(document: Document) -> None:
+    """See that Milvus can keep a document.
 
     Raises:
         IndexFault: a part of it is larger than Milvus keeps; the message names the document and the part.
     """
+    _metadata(document)
+
+
+def _metadata(document: Document) -> tuple[str, Terms]:
+    """A document's metadata as JSON, and what they bring for filters, none of it larger than Milvus keeps."""
     metadata, filtered = json_of(document), terms_of(document.metadata)
     sizes = {
         "id": len(document.id.encode()),
@@ -93,6 +99,16 @@ def row_of(document: Document, vector: NDArray[np.float32]) -> dict[str, Any]:
             f"document {document.id[:100]!r}: its metadata holds {len(filtered.terms):,} paths and values, more than "
             f"the {MOST_TERMS:,} that Milvus keeps of a document; drop some, or keep the index in a folder"
         )
+    return metadata, filtered
+
+
+def row_of(document: Document, vector: NDArray[np.float32]) -> dict[str, Any]:
+    """A document and its (dim,) embedding as a row.
+
+    Raises:
+        IndexFault: as for :func:`check_size`.
+    """
+    metadata, filtered = _metadata(document)
     return {
         KEY: key_of(document.id),
         ID: document.id,
@@ -143,11 +159,19 @@ class IndexKind:
     dial: Dial | None
     exact: bool
 
-    def search_params(self, search: Mapping[str, int], depth: int) -> dict[str, Any]:
-        """What Milvus is given with one search for ``depth`` rows."""
+    def efforts(self, search: Mapping[str, int], depth: int) -> Iterator[dict[str, Any]]:
+        """What Milvus is given with one search for ``depth`` rows, and with the next where it brings fewer than exist.
+
+        It was tuned for a few of the nearest of all: so few lists may hold fewer, and so few steps along links meet
+        fewer that a filter lets through.
+        """
         # A graph is refused a search for more rows than it keeps in view.
         params = {name: max(value, depth) if name == "ef" else value for name, value in search.items()}
-        return {"metric_type": METRIC, "params": params}
+        yield {"metric_type": METRIC, "params": params}
+        while self.dial is not None and params.get(self.dial.name, 1) < self.dial.most:
+            more = min(GROWTH * params.get(self.dial.name, 1), self.dial.most)
+            params = params | {self.dial.name: more}
+            yield {"metric_type": METRIC, "params": params}
 
 
 _KINDS = (

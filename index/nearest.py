@@ -62,7 +62,11 @@ class NearestSearch:
 
     def closeness(self, query: Floats, embeddings: Floats) -> Floats:
         """(rows,) how near (rows, dim) embeddings are to a (dim,) query, exactly: what candidates are kept by."""
-        return self.vectors(embeddings) @ self.query_vectors(query[None])[0]
+        return self.nearness(query, self.vectors(embeddings))
+
+    def nearness(self, query: Floats, vectors: Floats) -> Floats:
+        """(rows,) the same of (rows, width) vectors, as :meth:`vectors` makes them."""
+        return vectors @ self.query_vectors(query[None])[0]
 
     def search(
         self, query: Floats, depth: int, tuning: Tuning, allowed: Selection | None = None
@@ -80,7 +84,7 @@ class NearestSearch:
         vector = self.query_vectors(query[None])[0]
 
         def scan(some: NDArray[np.int64]) -> Floats:
-            return self.closeness(query, self.embeddings[some])
+            return np.round(self.closeness(query, self.embeddings[some]), DECIMALS)  # equals by row
 
         if allowed is None:
             rows = self._narrowed.among_all(vector, fetched, tuning.search, scan)

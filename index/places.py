@@ -14,7 +14,7 @@ from index.build import build as build_folder
 from index.contract import IndexView
 from index.documents import Document
 from index.finish import SearchWanted
-from index.generations import GENERATIONS, current_name, last_change, live_home, new_generation
+from index.generations import GENERATIONS, current_name, last_change, new_generation
 from index.live import LiveIndex
 from index.location import Location, MilvusAccess, MilvusAddress
 from index.manifest import EncoderIdentity, GenerationManifest, IndexFault
@@ -98,7 +98,7 @@ def copy_between(
 
 
 def facts_at(place: Location, access: MilvusAccess) -> tuple[str, GenerationManifest, int]:
-    """The live generation's name and manifest, and how many changes are not yet in it.
+    """The live generation's name and manifest, and how many changes are not yet in it; Milvus folds them in by itself.
 
     Raises:
         IndexFault: not an index.
@@ -108,10 +108,14 @@ def facts_at(place: Location, access: MilvusAccess) -> tuple[str, GenerationMani
         facts = GenerationManifest.read(place / GENERATIONS / name)
         return name, facts, last_change(place) - facts.changes_through
     require_extra()
-    from index.milvus import read_live
+    from index.milvus_collections import count, live_at, load
+    from index.milvus_server import Server
 
-    live = read_live(place, access)
-    return live.name(place), live.manifest, 0
+    with Server(place, access) as server:
+        live = live_at(server)
+        load(server, live.collection)
+        documents = count(server, live.collection)
+    return live.name(place), live.manifest.model_copy(update={"documents": documents}), 0
 
 
 def verify_at(place: Location, access: MilvusAccess) -> tuple[str, int, int]:
@@ -142,7 +146,7 @@ def _into_milvus(
 
     with LiveIndex.open(folder, None) as index, Server(target, access) as server:
         view = index.view()
-        aim = aim_after(view.manifest, live_home(folder))
+        aim = aim_after(view.manifest, folder / GENERATIONS / view.name)
         copy_into(server, _parts(view), view.manifest, aim, work or _work(target), stage)
         return _counted(server)
 

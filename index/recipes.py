@@ -114,8 +114,8 @@ def untrained(recipe: str, dims: int) -> faiss.Index:
     """
     if not recipe or any(int(number[:9]) > LARGEST_NUMBER for number in re.findall(r"\d+", recipe)):
         raise RecipeFault(f"{recipe!r} is not a recipe that can be built; {_ADVICE}")
-    if re.search(r"(?<![A-Za-z])(HNSW|IVF|PQ)0(?!\d)", recipe):
-        raise RecipeFault(f"{recipe!r} is not a recipe that can be built: nothing can come of 0; {_ADVICE}")
+    if re.search(r"(?<!\d)0+(?!\d)|HNSW1(?!\d)", recipe):
+        raise RecipeFault(f"{recipe!r} is not a recipe that can be built: nothing can come of 0 or HNSW1; {_ADVICE}")
     try:
         index = faiss.index_factory(dims, recipe, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from index.generations import (
     made,
     remove_if_empty,
 )
+from index.headers import write_embeddings_header
 from index.manifest import EncoderIdentity, IndexFault
 
 JOB = "job.json"
@@ -116,7 +117,7 @@ class Work:
             IndexFault: a shard has been lost since it was written.
         """
         with path.open("wb") as file:
-            _write_header(file, rows, self.job.dims)
+            write_embeddings_header(file, rows, self.job.dims)
             for number in range(shards):
                 shard = self.read(number)
                 if shard is None:
@@ -211,7 +212,3 @@ def _begun(folder: Path, work: Work, created: Sequence[Path]) -> Work:
         if dropped_through(folder) <= work.job.changes_through:
             return work
         work = Work(work.folder, work.job.model_copy(update={"changes_through": last_change(folder)}))
-
-
-def _write_header(file: BinaryIO, rows: int, dims: int) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, dims)})

@@ -51,7 +51,7 @@ class SourcedDocument:
 class Rejects:
     """Lines that were passed over: counted, and written to a file of JSON lines if one is named.
 
-    The file takes its place once all lines were read; a build that is refused leaves the one of another.
+    The file takes its place once all lines were read, whatever becomes of the index.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -135,10 +135,11 @@ class Inputs:
         if STANDARD_INPUT in self._inputs:
             return None
         try:
-            total = sum(file.size() for _, files in self._files for file in files)
+            sizes = [file.size() for _, files in self._files for file in files]
         except (OSError, SourceError):
             return None
-        return min(1.0, (self._done + self._tell()) / total) if total else None
+        total = sum(size for size in sizes if size)
+        return min(1.0, (self._done + self._tell()) / total) if total and None not in sizes else None
 
     def __iter__(self) -> Iterator[SourcedDocument]:
         for given, files in self._files:
@@ -171,7 +172,7 @@ class Inputs:
                     self._tell = raw.tell
                     yield from self._of(file, raw)
                 self._tell = int
-                self._done += file.size()
+                self._done += file.size() or 0
             except OSError as error:
                 raise SourceError(f"{file.name}: {error.strerror or error}") from error
 
@@ -195,6 +196,8 @@ class Inputs:
                 yield from _text_lines(lines, file.name)
             else:
                 yield from _table(lines, file.name, self._columns, "\t" if kind == ".tsv" else ",")
+        if plain is not raw and not raw.tell():
+            raise SourceError(f"{file.name}: an empty file is no gzip: it was cut off; copy it again, or remove it")
 
 
 def read_documents(inputs: Sequence[str | Path], columns: Columns = Columns()) -> Iterator[SourcedDocument]:

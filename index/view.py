@@ -1,5 +1,6 @@
 """What does a search look at? A generation and the changes since, as one state that nothing changes any more."""
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -26,6 +27,8 @@ class _Delta:
         self._buffer = np.empty((64, dims), np.float32)
         self.documents: list[Document] = []
         self.rows: dict[str, list[int]] = {}
+        self._matching: dict[Filter, NDArray[np.bool_]] = {}  # the last asked for at the end
+        self._asking = threading.Lock()
 
     def append(self, document: Document, vector: NDArray[np.float32]) -> None:
         row = len(self.documents)
@@ -35,9 +38,29 @@ class _Delta:
         self.documents.append(document)
         self.rows.setdefault(document.id, []).append(row)
 
+    def cut(self, count: int) -> None:
+        """Forget what is behind the first rows: changes that failed half-way, of which no view was made."""
+        for document in self.documents[count:]:
+            rows = self.rows.get(document.id, [])
+            while rows and rows[-1] >= count:
+                rows.pop()
+        del self.documents[count:]
+
     def embeddings(self) -> NDArray[np.float32]:
         """(documents, dim)."""
         return self._buffer[: len(self.documents)]
+
+    def matching(self, filter: Filter, count: int) -> NDArray[np.bool_]:
+        """(count,) which of the first rows a filter lets through; what was found for the last few is remembered."""
+        with self._asking:
+            known = self._matching.pop(filter, np.empty(0, np.bool_))
+            if len(known) < count:
+                matches = (filter.matches(document.metadata) for document in self.documents[len(known) : count])
+                known = np.concatenate([known, np.fromiter(matches, np.bool_, count - len(known))])
+            self._matching[filter] = known
+            if len(self._matching) > SELECTIONS:
+                del self._matching[next(iter(self._matching))]
+        return known[:count]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +121,7 @@ class View:
         similarities, nearest = similarities_of(self._embeddings, query), self.generation.nearest
         found, added = near.similarities, similarities
         if nearest.head is not None:  # near is what the generation's index ranks by
-            found, added = nearest.closeness(query, near.embeddings), nearest.closeness(query, self._embeddings)
+            found, added = nearest.closeness(query, near.embeddings), nearest.nearness(query, self._vectors)
         rows = self._nearest(added, found.min() if len(found) == depth else None, depth, filter)
         if not len(rows):
             return near
@@ -117,23 +140,21 @@ class View:
             return generation.select
         return lru_cache(SELECTIONS)(lambda filter: base & generation.select(filter))
 
+    @cached_property
+    def _vectors(self) -> NDArray[np.float32]:
+        """(delta, width) what the generation's index would hold of the delta."""
+        return self.generation.nearest.vectors(self._embeddings)
+
     def _nearest(
         self, nearness: NDArray[np.float32], least: np.float32 | None, depth: int, filter: Filter | None
     ) -> NDArray[np.int64]:
         """(found,) rows of the delta that may be among the ``depth`` nearest: none of them is below ``least``."""
-        rows = np.flatnonzero(self._alive if least is None else self._alive & (nearness >= least))
-        if filter is None:
-            if len(rows) > depth:
-                least = np.partition(nearness[rows], len(rows) - depth)[len(rows) - depth]
-                rows = rows[nearness[rows] >= least]
-            return rows
-        found: list[int] = []
-        for row in rows[np.lexsort((rows, -nearness[rows]))].tolist():
-            if len(found) == depth:
-                break
-            if filter.matches(self._delta.documents[row].metadata):
-                found.append(row)
-        return np.array(found, np.int64)
+        wanted = self._alive if filter is None else self._alive & self._delta.matching(filter, len(self._alive))
+        rows = np.flatnonzero(wanted if least is None else wanted & (nearness >= least))
+        if len(rows) > depth:
+            least = np.partition(nearness[rows], len(rows) - depth)[len(rows) - depth]
+            rows = rows[nearness[rows] >= least]
+        return rows
 
     def documents(self, rows: NDArray[np.int64]) -> list[Document]:
         """The documents of some rows, in the order asked."""
@@ -181,6 +202,7 @@ class View:
 
     def after(self, changes: Sequence[Change]) -> "View":
         """The state after some more changes. Only the newest view may be continued."""
+        self._delta.cut(len(self._alive))
         count, gone = self._count, list[int]()
         rows = self.rows_of({change.id for change in changes})
         added = sum(change.document is not None for change in changes)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from index.asked import aim_after
 from index.generations import GENERATIONS
 from index.live import LiveIndex
 from index.manifest import MANIFEST, EncoderIdentity, GenerationManifest, IndexFault, Proof
@@ -87,6 +88,13 @@ def test_altered_queries_are_noticed(asked: Path) -> None:
     path.write_text(path.read_text().replace("a", "b"))
     with pytest.raises(IndexFault, match=r"queries\.json has been altered"):
         open_live(asked)
+
+
+def test_queries_that_cannot_be_read_are_said_to_be(asked: Path) -> None:
+    path = asked / GENERATIONS / "000001" / "queries.npy"
+    path.write_bytes(path.read_bytes().replace(b"'shape'", b"('shape'"))
+    with pytest.raises(IndexFault, match="the queries that it was proven by cannot be read"):
+        aim_after(GenerationManifest.read(path.parent), path.parent)
 
 
 def test_an_index_whose_queries_were_not_kept_says_that_it_is_proven_by_documents_now(asked: Path, caplog) -> None:

@@ -368,6 +368,26 @@ def test_a_tuned_search_finds_what_was_proven(kind: Kind, recipe: str) -> None:
         assert found >= 850 if recipe != "Flat" else found >= 999
 
 
+@pytest.mark.parametrize("recipe", ["HNSW8", "IVF32,Flat"])
+def test_a_search_that_was_tuned_for_few_of_the_nearest_brings_as_many_as_there_are(kind: Kind, recipe: str) -> None:
+    rows = clustered(3, 600)
+    place = kind.build(
+        [Document(str(row), str(row), {"bucket": row % 100}) for row in range(600)],
+        recipe,
+        encode=lambda texts: rows[[int(text) for text in texts]],
+        dims=32,
+        search=SearchWanted(aim=Aim(target=0.5)),
+    )
+    with opened(place) as index:
+        view = index.view()
+        for query in clustered(4, 20):
+            for bucket, count in ((7, 6), (100, 0)):
+                hits = view.documents(view.search(query, 10, parse_filter({"bucket": bucket})).rows)
+                assert [hit.metadata["bucket"] for hit in hits] == [bucket] * count
+            assert len(view.search(query, 10, parse_filter({"bucket": {"$lt": 50}})).rows) == 10
+            assert len(set(view.search(query, 400).rows.tolist())) == 400
+
+
 def test_a_target_that_is_not_reached_publishes_nothing(kind: Kind) -> None:
     rows = np.random.default_rng(1).normal(size=(400, 32)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

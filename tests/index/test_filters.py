@@ -122,6 +122,7 @@ def test_what_a_filter_means(tmp_path, value: dict[str, Any], expected: bool) ->
         ({"$or": []}, r"\$or: give a list of at least one condition"),
         ({"$and": {"a": 1}}, r"\$and: give a list of at least one condition"),
         ({"$not": [1]}, r"\$not: is a list; give an object"),
+        ({"$or": [{}] * MAX_PARTS}, rf"\$or\.{MAX_PARTS - 1}: the filter holds more than 1000"),
         ({"a": {"$in": list(range(MAX_PARTS + 1))}}, rf"a\.\$in\.{MAX_PARTS - 1}: the filter holds more than 1000"),
         ({"x" * 99: {"\ud800": 1}}, rf"^{'x' * 50}\.\\ud800: a field"),
         ({"$not": {"a." * 500 + "a": 1}}, r"^\$not: names a field of 1001 characters; the limit is 1000"),

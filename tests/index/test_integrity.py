@@ -88,6 +88,7 @@ def test_a_generation_written_before_sizes_were_still_opens(index: Path) -> None
         ("embeddings.npy", lambda c: c[: -26 * 4], "embeddings.npy has been altered"),
         ("embeddings.npy", lambda c: c.replace(b"<f4", b"|O "), "embeddings.npy has been altered"),
         ("embeddings.npy", lambda c: b"x" + c[1:], "embeddings.npy has been altered"),
+        ("embeddings.npy", lambda c: c.replace(b"'shape'", b"('shape'"), "embeddings.npy has been altered"),
         ("documents.sqlite", lambda c: c[:-4096], "documents.sqlite has been altered"),
         ("documents.sqlite", lambda c: b"x" + c[1:], "documents.sqlite has been altered"),
         ("documents.sqlite", lambda c: c[:50], "documents.sqlite has been altered"),

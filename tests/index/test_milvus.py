@@ -22,9 +22,10 @@ from index.milvus import MilvusIndex
 from index.milvus_collections import live_at, scan
 from index.milvus_rows import DIGEST, KEY, TEXT, VECTOR, key_of, kind_of, row_of
 from index.milvus_server import ATTEMPTS, OPTIONS, SLOW_IN_A_ROW, Server
-from index.places import copy_between, verify_at
+from index.places import build_at, copy_between, facts_at, verify_at
+from index.sources import Rejects, SourcedDocument, SourceError
 from tests.index.lettered import ENCODER, build_asked, build_letters, document, embed
-from tests.index.milvus_words import WORDS, Refused, build, found, rebuild
+from tests.index.milvus_words import WORDS, Refused, build, found, rebuild, upsert
 from tests.standin import ACCESS, StandIn
 
 
@@ -83,11 +84,11 @@ def test_a_row_is_found_by_a_digest_of_its_id() -> None:
 def test_what_recipes_mean() -> None:
     graph = kind_of("HNSW32", 26, 1_000_000)
     assert (graph.index_type, graph.params["M"], graph.dial and graph.dial.name) == ("HNSW", 32, "ef")
-    assert graph.search_params({"ef": 64}, 10)["params"] == {"ef": 64}
-    assert graph.search_params({"ef": 64}, 100)["params"] == {"ef": 100}  # what it is refused without
+    assert [effort["params"]["ef"] for effort in graph.efforts({"ef": 64}, 10)] == [64, 256, 1024, 4096]
+    assert next(graph.efforts({"ef": 64}, 100))["params"] == {"ef": 100}  # what it is refused without
     lists = kind_of("IVF16,SQ8", 26, 1000)
     assert (lists.index_type, lists.params, lists.dial and lists.dial.most) == ("IVF_SQ8", {"nlist": 16}, 16)
-    assert lists.search_params({"nprobe": 4}, 100)["params"] == {"nprobe": 4}
+    assert [effort["params"]["nprobe"] for effort in lists.efforts({"nprobe": 1}, 100)] == [1, 4, 16]
     assert kind_of("Flat", 26, 10).exact
     with pytest.raises(RecipeFault, match="Milvus has nothing like the recipe 'IVF16,PQ13x4fs'; it has Flat"):
         kind_of("IVF16,PQ13x4fs", 26, 1000)
@@ -153,6 +154,37 @@ def test_what_an_index_must_find_goes_into_milvus_with_it_and_out_again(tmp_path
         assert manifest.proof is not None
         assert (manifest.proof.target, manifest.proof.k, manifest.proof.asked) == (0.9, 7, asked)
         assert manifest.depth == depth is not None
+
+
+def test_what_milvus_cannot_keep_is_refused_or_passed_over_before_it_is_embedded(
+    tmp_path: Path, milvus: StandIn
+) -> None:
+    place, embedded = milvus.address(), list[str]()
+    documents = [SourcedDocument(Document(id_, text), id_, text) for id_, text in (*WORDS.items(), ("z", "z" * 65_536))]
+
+    def counted(texts):
+        embedded.extend(texts)
+        return embed(texts)
+
+    wanted = {"documents": documents, "encode": counted, "dims": 26, "encoder": ENCODER, "recipe": "Flat"}
+    with pytest.raises(SourceError, match=r"^z: document 'z': its text of 65,536 bytes is larger"):
+        build_at(place, ACCESS, tmp_path / "work", **wanted)
+    rejects = tmp_path / "rejects"
+    with Rejects(rejects) as passed_over:
+        name, manifest = build_at(place, ACCESS, tmp_path / "work", rejects=passed_over, **wanted)
+    assert (name, manifest.documents, sorted(set(embedded))) == ("000001", 3, sorted(WORDS.values()))
+    assert "larger than the 65,535 that Milvus keeps" in rejects.read_text()
+
+
+def test_an_index_says_how_many_documents_there_are_and_is_copied_out_though_it_has_none(
+    index: MilvusIndex, tmp_path: Path
+) -> None:
+    upsert(index, {"n": "novel"})
+    assert facts_at(index.address, ACCESS)[1].documents == len(WORDS) + 1
+    index.delete([*WORDS, "n"])
+    assert facts_at(index.address, ACCESS)[1].documents == 0
+    copy = copy_between(index.address, tmp_path / "copy", ACCESS, None, lambda step: None)
+    assert (len(copy), copy.manifest.recipe) == (0, "Flat")
 
 
 def failing(times: int, error: Exception) -> tuple[list[int], object]:

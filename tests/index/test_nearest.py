@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from index.candidates import CandidateIndex
 from index.nearest import NearestSearch, Tuning
+from index.selection import Selection
 from tests.index.vectors import unit_rows
 
 
@@ -17,6 +18,16 @@ def test_of_equal_rows_the_first_are_kept(seed: int, rows: int, depth: int) -> N
     search = NearestSearch(CandidateIndex.build(embeddings, "SQ8"), embeddings, None)
     found, _ = search.search(query, depth, Tuning(refine=rows))  # so that all are fetched
     assert sorted(found.tolist()) == list(range(min(depth, rows)))
+
+
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(2, 40), depth=st.integers(1, 40))
+def test_of_equal_rows_that_are_compared_one_by_one_the_first_are_kept(seed: int, rows: int, depth: int) -> None:
+    one, query = unit_rows(seed, 1, dims=64), unit_rows(seed + 1, 1, dims=64)[0]
+    embeddings = np.repeat(one, 20 * rows, axis=0)
+    allowed = Selection(np.arange(len(embeddings)) % 20 == seed % 20)  # few, so that nothing else is looked at
+    search = NearestSearch(CandidateIndex.build(embeddings, "HNSW8"), embeddings, None)
+    found, _ = search.search(query, depth, Tuning({"efSearch": 16}), allowed)
+    assert sorted(found.tolist()) == allowed.rows[: min(depth, rows)].tolist()
 
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(2, 60), depth=st.integers(1, 60))

@@ -1,13 +1,16 @@
 import gzip
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from index.build import build
 from index.documents import Document
 from index.sources import Columns, Inputs, Rejects, SourceError, read_documents
+from tests.index.lettered import ENCODER, embed
 
 ID_AND_TEXT = Columns()
 
@@ -193,6 +196,7 @@ def test_a_bad_parquet_row_is_passed_over(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', "not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "ok"}\n' * 1000)[:-20], "not a whole gzip file"),
         ("a.jsonl.gz", b'{"text": "ok"}\n', "after line 0: not a whole gzip file"),
+        ("a.jsonl.gz", b"", "a.jsonl.gz: an empty file is no gzip"),
         ("a.csv", 'text\none\n"two\nthree\n', "a quotation mark is not closed"),
         ("a.csv", "body\none\n", "no column 'text'"),
     ],
@@ -278,6 +282,27 @@ def test_a_url_is_what_the_folder_there_is(tmp_path: Path) -> None:
                 list(Inputs([missing]))
     finally:
         memory.rm("/bucket", recursive=True)
+
+
+def test_a_server_need_not_say_how_long_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    try:
+        memory.pipe("/bucket/a.txt", b"one\ntwo\n")
+        monkeypatch.setattr(type(memory), "size", lambda *_: None)
+        inputs = Inputs(["memory://bucket/a.txt"])
+        assert [(sourced.document.text, inputs.share_read()) for sourced in inputs] == [("one", None), ("two", None)]
+    finally:
+        memory.rm("/bucket", recursive=True)
+
+
+def test_the_name_of_a_file_need_not_be_text(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("one\n")
+    assert [found.id for found in documents(folder)] == [rf"{folder}/caf\xe9.txt:1"]
+    build(Inputs([folder]), embed, 26, ENCODER, tmp_path / "index")
 
 
 @pytest.mark.parametrize("url", ["nobody://bucket/x.jsonl", "abfs://bucket/x.jsonl"])
