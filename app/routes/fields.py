@@ -42,11 +42,15 @@ _DOCUMENT = {"anyOf": [_STRING, {"type": "object", "properties": {"text": _STRIN
 
 Readable = Annotated[str, AfterValidator(readable), WithJsonSchema(_STRING)]
 Texts = Annotated[
-    list[Readable], BeforeValidator(_several), Field(min_length=1), WithJsonSchema({"anyOf": [_STRING, _STRINGS]})
+    list[Readable],
+    Field(min_length=1, fail_fast=True),
+    BeforeValidator(_several),
+    WithJsonSchema({"anyOf": [_STRING, _STRINGS]}),
 ]
 """One text or several; always a list."""
 Documents = Annotated[
-    list[Annotated[Readable, BeforeValidator(_text_of), WithJsonSchema(_DOCUMENT)]], Field(min_length=1)
+    list[Annotated[Readable, BeforeValidator(_text_of), WithJsonSchema(_DOCUMENT)]],
+    Field(min_length=1, fail_fast=True),
 ]
 """Texts, given as such or as objects with a ``text``."""
 

@@ -6,7 +6,7 @@ import uuid
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from app import dialects
 from app.answers import Scored, score
@@ -17,6 +17,7 @@ from app.routes.checks import within_reach
 from app.routes.dependencies import ModelsDep, SettingsDep
 from app.routes.fields import Documents, Readable, Spoken, any_of, json_response, parsed
 from app.routes.openai import OpenAIError, Usage
+from app.schemas import Closed
 from app.settings import Settings
 from model.bundle import Student, Teacher
 
@@ -59,10 +60,8 @@ class RerankRequest(_Ranking):
     rank_fields: Annotated[list[str] | None, BeforeValidator(_only_text)] = None
 
 
-class RerankV2Request(_Ranking):
+class RerankV2Request(_Ranking, Closed):
     """Cohere's second version; unknown fields are refused, as Cohere does."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     return_documents: bool | None = None
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = Field(

@@ -62,7 +62,7 @@ class SimilarityInputs(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     source_sentence: Readable
-    sentences: list[Readable] = Field(min_length=1)
+    sentences: list[Readable] = Field(min_length=1, fail_fast=True)
 
 
 class SimilarityParameters(BaseModel):
@@ -120,7 +120,7 @@ class RerankRequest(Spoken):
     """A query and the texts to put in order."""
 
     query: Readable
-    texts: list[Readable] = Field(min_length=1)
+    texts: list[Readable] = Field(min_length=1, fail_fast=True)
     truncation_direction: Direction = None
     raw_scores: bool = Field(False, description="answer the logit instead of the 0..1 score")
     return_text: bool = False
