@@ -157,7 +157,8 @@ class Queue:
             self._run_here(job)
         elif not job.done.wait(max(0.0, call.left) if call else None):
             job.left = True
-            raise (call and call.refusal()) or TimeoutError
+            assert call is not None  # nobody else has a deadline
+            raise call.refusal() or call.late()
         if job.error:
             raise job.error
         if call:
@@ -290,7 +291,7 @@ class Queue:
         if len(job.pending):
             self._turns.give_up(job.turn)
         if not self._line:
-            self._turns = Turns()
+            self._turns, self._counted_to = Turns(), None
         job.finish(error)
 
     def _run(self, picked: _Picked) -> None:

@@ -37,11 +37,11 @@ class Call:
         """Why no more work should be done for it, if so."""
         if self.gone:
             return ServiceError(CLIENT_GONE, "the client has hung up")
-        if self.left <= 0:
-            return ServiceError(
-                504, f"not answered within {self.timeout:g} seconds (DSE_TIMEOUT); ask for less at once"
-            )
-        return None
+        return self.late() if self.left <= 0 else None
+
+    def late(self) -> ServiceError:
+        """That its deadline has passed."""
+        return ServiceError(504, f"not answered within {self.timeout:g} seconds (DSE_TIMEOUT); ask for less at once")
 
     def add(self, stage: str, seconds: float) -> None:
         """Note that a stage took some time."""

@@ -270,6 +270,29 @@ def test_throughput_is_by_the_clock_while_there_is_work(graph: Graph, queue: Que
     assert queue._seen_seconds == before
 
 
+def test_time_after_the_last_one_left_is_no_work(graph: Graph, queue: Queue, ask: Any) -> None:
+    hold(graph, ask)
+    call = Call("gone", timeout=10)
+    left = ask(texts(4, first=7), call)
+    call.gone = True
+    graph.open.set()
+    assert status_of(left) == CLIENT_GONE
+    until(lambda: not queue._line)
+    time.sleep(0.5)  # idle
+    assert len(ask(texts(20, 20, first=20)).result(5)) == 2
+    assert 0 < queue._seen_seconds < 0.25
+
+
+def test_whoever_stops_waiting_a_little_early_is_late(graph: Graph, ask: Any) -> None:
+    """Clocks are not the same to the last digit: a wait may end before the deadline has passed."""
+
+    class Early(Call):
+        left = 0.05
+
+    hold(graph, ask)
+    assert status_of(ask(texts(4), Early("early", timeout=10))) == 504
+
+
 def test_what_waits_beyond_its_deadline_is_504_and_never_runs(graph: Graph, queue: Queue, ask: Any) -> None:
     held = hold(graph, ask)
     late = ask(texts(4, first=7), Call("late", timeout=0.05))
