@@ -1,14 +1,20 @@
 """When are changes folded into a new generation? By itself, once enough of them wait, beside the requests."""
 
+import asyncio
 import logging
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from index.contract import Index
 from index.manifest import IndexFault
 
 log = logging.getLogger("dse")
+
+T = TypeVar("T")
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_AFTER_A_FAULT = 60.0
@@ -47,3 +53,18 @@ class Upkeep:
             except Exception:
                 log.exception("not compacted")
                 wait = SECONDS_AFTER_A_FAULT
+
+
+async def abandonable(work: Callable[[], T]) -> T:
+    """What some work on an index answers, in a daemon thread: the threads of requests are waited for when all ends."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        done.set_running_or_notify_cancel()  # from here on who waits may leave, and the work goes on
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=(run,), name="upkeep on demand", daemon=True).start()
+    return await asyncio.wrap_future(done)

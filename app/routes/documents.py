@@ -19,6 +19,7 @@ from app.schemas import (
     PutDocumentsRequest,
     PutDocumentsResponse,
 )
+from app.upkeep import abandonable
 from index.contract import Index, IndexView
 from index.documents import Document
 
@@ -74,15 +75,15 @@ def index_facts(live: LiveDep) -> IndexResponse:
 
 
 @router.post("/index/reload", tags=["index"], dependencies=[AdminOnly], responses=_WRITE_ERRORS)
-def reload(live: LiveDep) -> IndexResponse:
+async def reload(live: LiveDep) -> IndexResponse:
     """Take up the generation that is live now; requests under way end with the one they began with."""
-    return _facts(live.reload(), live)
+    return await abandonable(lambda: _facts(live.reload(), live))
 
 
 @router.post("/index/compact", tags=["index"], dependencies=[AdminOnly], responses=_WRITE_ERRORS)
-def compact(index: WritableDep) -> IndexResponse:
+async def compact(index: WritableDep) -> IndexResponse:
     """Fold the changes into a new generation. Searches and writes go on meanwhile."""
-    return _facts(index.compact(), index)
+    return await abandonable(lambda: _facts(index.compact(), index))
 
 
 def _facts(index: IndexView, live: Index) -> IndexResponse:

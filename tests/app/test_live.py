@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from app.loading import identity
+from index.live import LiveIndex
+from model.bundle import Student
 from tests.app.live import Answer, Server, ask, send, serving
+from tests.conftest import WORDS, build_index
 
 SECONDS = 60.0 if os.environ.get("DSE_SOAK") else 4.0
 SENTENCE = "A man in a blue shirt plays a slow melody on a wooden flute"
@@ -146,6 +150,28 @@ def test_what_does_not_end_is_cut_off(tmp_path: Path) -> None:
         began = asyncio.run(scenario(server))
         server.process.wait(10)
         assert time.monotonic() - began < 10
+
+
+def test_a_compaction_that_was_asked_for_is_cut_off_too(tmp_path: Path, student: Student, student_bundle: Path) -> None:
+    """It waits ten seconds for another writer; a large one would take minutes."""
+    folder = build_index(tmp_path / "index", student, WORDS)
+
+    async def scenario(server: Server) -> Answer:
+        asked = asyncio.create_task(ask(server, "/v1/index/compact", {}))
+        while not list(folder.glob("generations/*.partial")):
+            await asyncio.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        return await asked
+
+    with LiveIndex.open(folder, identity(student), writable=True) as other:
+        other.delete(["d0"])
+        with (
+            serving(tmp_path, bundle=student_bundle, teacher="", index=folder, drain=0) as server,
+            other._writer().transaction(),
+        ):
+            answer = asyncio.run(scenario(server))
+            assert server.process.wait(5) == 0
+    assert (answer.status, b"the service is stopping" in answer.body) == (503, True)
 
 
 @pytest.mark.parametrize(
