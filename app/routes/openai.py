@@ -97,9 +97,11 @@ def embeddings(request: EmbeddingsRequest, models: ModelsDep, settings: Settings
     within(len(request.input), settings.max_batch, "texts", "DSE_MAX_BATCH")
     student = models.student(request.model)
     embedded = embed(student, request.input, request.dimensions, request.may_cut)
-    rows: list[Any] = embedded.embeddings.tolist()
+    rows: list[Any]
     if request.encoding_format == "base64":
-        rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in embedded.embeddings]
+        rows = [base64.b64encode(row).decode() for row in embedded.embeddings.astype("<f4")]
+    else:
+        rows = embedded.embeddings.tolist()
     return json_response(
         {
             "object": "list",
