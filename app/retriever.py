@@ -11,6 +11,7 @@ from app.calls import stage
 from index.documents import Document
 from index.filters import Filter
 from index.generations import Candidates
+from index.nearest import DECIMALS
 from model.cross_encoder import PairLogits
 from model.encoder import Read
 from model.head import Calibration, Head
@@ -136,13 +137,13 @@ class HeadScorer:
 
 @dataclass(frozen=True)
 class CosineScorer:
-    """The similarity alone: candidates as the index ranks them."""
+    """The similarity alone; where the index ranks by a head, it puts the head's nearest in another order."""
 
     calibration: Calibration
 
     def score(self, query: Query, candidates: Candidates, documents: Sequence[Document]) -> Scores:
         """The cosines."""
-        return Scores(candidates.similarities.astype(np.float64))
+        return Scores(_widened(candidates.similarities))
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,16 @@ class Retriever:
         with stage("scores"):
             scores = scorer.score(query, candidates, documents)
         best = _best(scores.raw, k)
-        raw, similarities = scores.raw[best], candidates.similarities[best]
+        raw, similarities = scores.raw[best], _widened(candidates.similarities[best])
         values = zip(raw.tolist(), scorer.calibration(raw).tolist(), similarities.tolist(), strict=True)
         hits = [Hit(document, *numbers) for document, numbers in zip(documents.at(best), values, strict=True)]
         hits = sorted(hits, key=lambda hit: (-hit.logit, hit.document.id))[:k]
         return Found(hits, query.truncated or scores.truncated)
+
+
+def _widened(similarities: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(candidates,) the same decimals, as the nearest numbers of 64 bits: 0.81407, not 0.8140699863433838."""
+    return similarities.astype(np.float64).round(DECIMALS)
 
 
 def _best(raw: NDArray[np.float64], k: int) -> NDArray[np.int64]:

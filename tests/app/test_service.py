@@ -94,6 +94,16 @@ def test_without_reranking_hits_are_in_order_of_similarity(client: TestClient) -
     assert hits[0]["score"] == pytest.approx(1 / (1 + np.exp(2 - 4 * similarities[0])), abs=1e-6)
 
 
+@pytest.mark.parametrize("rerank", ["head", "none", "teacher"])
+def test_a_similarity_is_the_same_number_wherever_it_is_asked_for(client: TestClient, rerank: str) -> None:
+    hits = client.post("/v1/search", json={"query": "stone", "rerank": rerank}).json()["hits"]
+    pairs = {"query": "stone", "candidates": [hit["text"] for hit in hits]}
+    compared = client.post("/v1/similarity", json=pairs).json()["results"]
+    similarities = [hit["similarity"] for hit in hits]
+    assert similarities == [round(similarity, 5) for similarity in similarities]
+    assert similarities == pytest.approx([row["similarity"] for row in compared], abs=1.1e-5)
+
+
 def test_a_batch_is_its_searches(client: TestClient) -> None:
     batch = client.post("/v1/search/batch", json={"queries": ["listen", "stone"], "k": 4}).json()
     single = [client.post("/v1/search", json={"query": q, "k": 4}).json() for q in ("listen", "stone")]
