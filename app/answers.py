@@ -89,7 +89,7 @@ def embed(student: Student, texts: Sequence[str], dims: int | None = None, trunc
     started = time.perf_counter()
     with stage("tokenize"):
         tokens = encoder.tokenize(texts)
-    refuse_cut(tokens.truncated.any(), truncate, student.name, encoder.max_tokens)
+    refuse_cut(tokens.truncated, truncate, student)
     tokenized = _Moment.now()
     embeddings = encoder.embed(tokens)
     work = tokenized.work(started, int(tokens.lengths.sum()), sum(map(len, texts)))
@@ -106,15 +106,15 @@ def score(model: Student | Teacher, pairs: Sequence[tuple[str, str]], truncate: 
     started = time.perf_counter()
     if isinstance(model, Teacher):
         with stage("tokenize"):
-            lengths = model.scorer.measure(pairs)
-        refuse_cut(lengths.truncated.any(), truncate, model.name, model.scorer.max_tokens)
+            tokens = model.scorer.tokenize(pairs)
+        refuse_cut(tokens.truncated, truncate, model)
         tokenized = _Moment.now()
-        read = model.scorer.score(pairs)
-        work = tokenized.work(started, int(lengths.tokens.sum()), characters)
+        read = model.scorer.read(tokens)
+        work = tokenized.work(started, int(tokens.lengths.sum()), characters)
         return Scored(read.logits, model.score(read.logits), None, read.truncated, work)
     with stage("tokenize"):
         paired = tokenize_pairs(model.encoder, pairs)
-    refuse_cut(paired.truncated.any(), truncate, model.name, model.encoder.max_tokens)
+    refuse_cut(paired.truncated, truncate, model)
     tokenized = _Moment.now()
     answers = score_paired(model.encoder, model.head, paired)
     work = tokenized.work(started, int(paired.tokens.lengths.sum()), characters)
@@ -133,9 +133,9 @@ class UncutReader:
         Raises:
             ServiceError: 422, a pair is longer than the teacher reads.
         """
-        scorer = self.teacher.scorer
-        refuse_cut(scorer.measure(pairs).truncated.any(), False, self.teacher.name, scorer.max_tokens)
-        return scorer.score(pairs)
+        tokens = self.teacher.scorer.tokenize(pairs)
+        refuse_cut(tokens.truncated, False, self.teacher)
+        return self.teacher.scorer.read(tokens)
 
 
 def refuse_long(student: Student, texts: Sequence[str], truncate: bool) -> None:
@@ -145,19 +145,21 @@ def refuse_long(student: Student, texts: Sequence[str], truncate: bool) -> None:
         ServiceError: 422.
     """
     if not truncate:
-        cut = student.encoder.tokenize(texts).truncated.any()
-        refuse_cut(cut, truncate, student.name, student.encoder.max_tokens)
+        with stage("tokenize"):
+            tokens = student.encoder.tokenize(texts)
+        refuse_cut(tokens.truncated, truncate, student)
 
 
-def refuse_cut(cut: bool | np.bool_, truncate: bool, model: str, max_tokens: int) -> None:
-    """Refuse a text that would be cut, where the request does not allow it.
+def refuse_cut(truncated: NDArray[np.bool_], truncate: bool, model: Student | Teacher) -> None:
+    """Refuse texts of which one would be cut, where the request does not allow it.
 
     Raises:
         ServiceError: 422.
     """
-    if cut and not truncate:
+    if truncated.any() and not truncate:
         raise ServiceError(
             422,
-            f"a text is longer than the {max_tokens} tokens that {model} reads; shorten it, or allow truncate",
+            f"a text is longer than the {model.max_tokens} tokens that {model.name} reads; shorten it, or allow "
+            "truncate",
             "truncate",
         )

@@ -72,11 +72,10 @@ def load(settings: Settings) -> Service:
 
 
 def _check_queue(settings: Settings, model: Student | Teacher) -> None:
-    read = model.scorer.max_tokens if isinstance(model, Teacher) else model.encoder.max_tokens
-    if settings.max_queue_tokens < 2 * read:  # two texts, or a pair in both orders
+    if settings.max_queue_tokens < 2 * model.max_tokens:  # two texts, or a pair in both orders
         raise ArtifactError(
             f"DSE_MAX_QUEUE_TOKENS ({settings.max_queue_tokens}) is too few for {model.name}, which may read "
-            f"{2 * read} tokens of one pair; raise it"
+            f"{2 * model.max_tokens} tokens of one pair; raise it"
         )
 
 

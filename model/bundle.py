@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from model.cross_encoder import OnnxCrossEncoder, PairLengths, PairLogits
+from model.cross_encoder import OnnxCrossEncoder, PairLogits
 from model.encoder import OnnxEncoder
 from model.ensemble import OnnxEnsemble, Standard
 from model.head import Calibration, Head, HeadKind, load_head
@@ -172,6 +174,25 @@ class Student:
     similarity: Calibration
     graph: Graph
 
+    @property
+    def max_tokens(self) -> int:
+        """A text is cut after this many tokens."""
+        return self.encoder.max_tokens
+
+
+class TokenizedPairs(Protocol):
+    """Pairs as a teacher's tokens: what it would read is known before it does."""
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """(pairs,) tokens of both sentences, after any cut."""
+        ...
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """(pairs,) the pair is longer than the teacher reads."""
+        ...
+
 
 class PairScorer(Protocol):
     """What every teacher does, of one member or two."""
@@ -181,16 +202,20 @@ class PairScorer(Protocol):
         """A pair is cut after this many tokens."""
         ...
 
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> PairLengths:
-        """How long each pair is, and whether it would be cut; no inference."""
-        ...
-
     def queued(self, queue: Callable[[Forward], Run]) -> "PairScorer":
         """The same teacher, whose pairs wait in a queue for the graph."""
         ...
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
-        """One logit a pair, the same whichever sentence comes first."""
+        """One logit a pair, the same whichever sentence comes first: tokenises and reads."""
+        ...
+
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> TokenizedPairs:
+        """Pairs as tokens, in order; no inference."""
+        ...
+
+    def read(self, pairs: Any) -> PairLogits:
+        """One logit a pair that this teacher has tokenised."""
         ...
 
 
@@ -201,6 +226,11 @@ class Teacher:
     name: str
     scorer: PairScorer
     score: Calibration
+
+    @property
+    def max_tokens(self) -> int:
+        """A pair is cut after this many tokens."""
+        return self.scorer.max_tokens
 
 
 def load_student(folder: Path, threads: int, graph: Graph | None = None, long_text: LongText = "truncate") -> Student:

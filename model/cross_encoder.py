@@ -21,11 +21,20 @@ class PairLogits:
 
 
 @dataclass(frozen=True)
-class PairLengths:
-    """What a teacher would read of pairs, known before it does. The two fields are parallel."""
+class BothOrders:
+    """Pairs as tokens: all as they came, then all the other way round."""
 
-    tokens: NDArray[np.intp]  # (pairs,) tokens of both sentences, after any cut
-    truncated: NDArray[np.bool_]  # (pairs,) the pair is longer than the model reads
+    tokens: PairTokens
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """(pairs,) tokens of both sentences, after any cut."""
+        return self.tokens.lengths[: len(self.tokens) // 2]
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """(pairs,) the pair is longer than the model reads."""
+        return self.tokens.truncated[: len(self.tokens) // 2]
 
 
 class OnnxCrossEncoder:
@@ -47,27 +56,30 @@ class OnnxCrossEncoder:
         """The same teacher with batches of so many tokens, however many threads there are."""
         return OnnxCrossEncoder(self._graph, self._tokenizer, token_budget)
 
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> PairLengths:
-        """How long are these pairs, and would they be cut? No inference."""
-        tokens = self._tokenizer.tokenize(pairs)
-        return PairLengths(tokens.lengths, tokens.truncated)
-
     def queued(self, queue: Callable[[Forward], Run]) -> "OnnxCrossEncoder":
         """The same teacher, whose pairs wait in a queue for the graph."""
         return OnnxCrossEncoder(self._graph, self._tokenizer, self._token_budget, queue(self.forward))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
-        """Logits of pairs, in order.
+        """Logits of pairs, in order."""
+        return self.read(self.tokenize(pairs))
+
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> BothOrders:
+        """Pairs as tokens, in order."""
+        return BothOrders(self._tokenizer.tokenize([*pairs, *((b, a) for a, b in pairs)]))
+
+    def read(self, pairs: BothOrders) -> PairLogits:
+        """Logits of tokenised pairs, in order.
 
         Raises:
             ArithmeticError: the graph answered a number that is not finite.
         """
-        tokens = self._tokenizer.tokenize([*pairs, *((b, a) for a, b in pairs)])
-        logits = self._run(tokens) if pairs else np.empty(0)
+        count = len(pairs.truncated)
+        logits = self._run(pairs.tokens) if count else np.empty(0)
         if not np.isfinite(logits).all():
             raise ArithmeticError("the teacher answered a number that is not finite; check the bundle")
-        both_orders = logits.reshape(2, len(pairs)).mean(axis=0, dtype=np.float64)
-        return PairLogits(np.round(both_orders, LOGIT_DECIMALS), tokens.truncated[: len(pairs)])
+        both_orders = logits.reshape(2, count).mean(axis=0, dtype=np.float64)
+        return PairLogits(np.round(both_orders, LOGIT_DECIMALS), pairs.truncated)
 
     def forward(self, tokens: PairTokens) -> NDArray[np.float32]:
         """(pairs,) what the graph answers of each pair, in one order each."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from model.cross_encoder import OnnxCrossEncoder, PairLengths, PairLogits
+from model.cross_encoder import BothOrders, OnnxCrossEncoder, PairLogits
 from model.encoder import OnnxEncoder
 from model.head import LOGIT_DECIMALS, Calibration, Head
-from model.similarity import score_pairs, tokenize_pairs
+from model.similarity import PairedTexts, score_paired, tokenize_pairs
 from model.tokens import Forward, Run
 
 
@@ -23,6 +23,24 @@ class Standard:
     def __call__(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """(pairs,) standardised scores."""
         return (raw - self.mean) / self.deviation
+
+
+@dataclass(frozen=True)
+class EnsembleTokens:
+    """Pairs as the tokens of each member."""
+
+    pair: BothOrders
+    sentence: PairedTexts
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        """(pairs,) tokens that the cross-encoder reads."""
+        return self.pair.lengths
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """(pairs,) either member would not read the pair to its end."""
+        return self.pair.truncated | self.sentence.truncated
 
 
 @dataclass(frozen=True)
@@ -50,23 +68,26 @@ class OnnxEnsemble:
         pair, sentence = self.pair.with_token_budget(token_budget), self.sentence.with_token_budget(token_budget)
         return replace(self, pair=pair, sentence=sentence)
 
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> PairLengths:
-        """Tokens that the cross-encoder would read; ``truncated`` if either member would not read a pair to its end."""
-        read = self.pair.measure(pairs)
-        return PairLengths(read.tokens, read.truncated | tokenize_pairs(self.sentence, pairs).truncated)
-
     def queued(self, queue: Callable[[Forward], Run]) -> "OnnxEnsemble":
         """The same teacher, whose members' rows wait in a queue each for its graph."""
         return replace(self, pair=self.pair.queued(queue), sentence=self.sentence.queued(queue))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> PairLogits:
-        """Logits of pairs, in order; ``truncated`` if either member did not read a pair to its end.
+        """Logits of pairs, in order; ``truncated`` if either member did not read a pair to its end."""
+        return self.read(self.tokenize(pairs))
+
+    def tokenize(self, pairs: Sequence[tuple[str, str]]) -> EnsembleTokens:
+        """Pairs as tokens, in order."""
+        return EnsembleTokens(self.pair.tokenize(pairs), tokenize_pairs(self.sentence, pairs))
+
+    def read(self, pairs: EnsembleTokens) -> PairLogits:
+        """Logits of tokenised pairs, in order.
 
         Raises:
             ArithmeticError: a graph answered a number that is not finite.
         """
-        read = self.pair.score(pairs)
-        compared = score_pairs(self.sentence, self.sentence_head, pairs)
+        read = self.pair.read(pairs.pair)
+        compared = score_paired(self.sentence, self.sentence_head, pairs.sentence)
         standardised = (self.pair_standard(read.logits) + self.sentence_standard(compared.logits)) / 2
         logits = np.round(self.calibration.logits(standardised), LOGIT_DECIMALS)
-        return PairLogits(logits, read.truncated | compared.truncated)
+        return PairLogits(logits, pairs.truncated)

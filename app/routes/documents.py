@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path
 
 from app.answers import refuse_cut
 from app.auth import AdminOnly
+from app.calls import stage
 from app.errors import ServiceError
 from app.routes.checks import within
 from app.routes.dependencies import LiveDep, ServiceDep, SettingsDep, WritableDep
@@ -40,8 +41,9 @@ def put_documents(
     """Add documents, or replace them by id; all or, after an error, none."""
     within(len(request.documents), settings.max_batch, "documents", "DSE_MAX_BATCH")
     encoder = service.searching.encoder
-    tokens = encoder.tokenize([document.text for document in request.documents])
-    refuse_cut(tokens.truncated.any(), request.truncate, service.searching.name, encoder.max_tokens)
+    with stage("tokenize"):
+        tokens = encoder.tokenize([document.text for document in request.documents])
+    refuse_cut(tokens.truncated, request.truncate, service.searching)
     documents = [Document(document.id, document.text, document.metadata) for document in request.documents]
     statuses = index.upsert(documents, encoder.embed(tokens))
     answers = zip(documents, statuses, tokens.truncated.tolist(), strict=True)

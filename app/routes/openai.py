@@ -127,5 +127,4 @@ def model_facts(model: Annotated[str, Path(description="a name, or an alias")], 
 
 
 def _facts(model: Student | Teacher, models: Models) -> ModelFacts:
-    read = model.scorer.max_tokens if isinstance(model, Teacher) else model.encoder.max_tokens
-    return ModelFacts(id=model.name, created=models.created, max_model_len=read)
+    return ModelFacts(id=model.name, created=models.created, max_model_len=model.max_tokens)

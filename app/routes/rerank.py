@@ -190,9 +190,8 @@ def rerank_v1(request: RerankRequest, models: ModelsDep, settings: SettingsDep) 
 def rerank_v2(request: RerankV2Request, models: ModelsDep, settings: SettingsDep) -> Response:
     """Put documents in order, as Cohere's second version answers."""
     read = models.named(request.model)
-    most = read.scorer.max_tokens if isinstance(read, Teacher) else read.encoder.max_tokens
-    if request.max_tokens_per_doc is not None and request.max_tokens_per_doc < most:
-        message = f"{read.name} reads up to {most} tokens, and cannot be told to read fewer; leave it out"
+    if request.max_tokens_per_doc is not None and request.max_tokens_per_doc < read.max_tokens:
+        message = f"{read.name} reads up to {read.max_tokens} tokens, and cannot be told to read fewer; leave it out"
         raise ServiceError(422, message, "max_tokens_per_doc")
     _, scored = _score(request, models, settings)
     tokens = {"input_tokens": scored.work.tokens, "output_tokens": 0}

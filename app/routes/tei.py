@@ -208,7 +208,7 @@ def info(
         "served_model_name": told.name,
         "model_type": {"reranker": labels} if teacher else {"embedding": {"pooling": "mean"}},
         "max_concurrent_requests": settings.max_requests,
-        "max_input_length": told.scorer.max_tokens if isinstance(told, Teacher) else told.encoder.max_tokens,
+        "max_input_length": told.max_tokens,
         "max_batch_tokens": settings.tokens_of_a_batch,
         "max_batch_requests": None,
         "max_client_batch_size": settings.max_teacher_pairs if teacher else settings.max_batch,

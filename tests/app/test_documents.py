@@ -177,6 +177,11 @@ def test_a_long_text_is_cut_and_says_so_or_is_refused(client: TestClient) -> Non
     assert client.get("/v1/documents/other").status_code == 404
 
 
+def test_the_time_that_tokenising_documents_takes_is_counted(client: TestClient) -> None:
+    put(client, NEW)
+    assert 'dse_stage_seconds_count{stage="tokenize"} 1.0' in client.get("/metrics").text
+
+
 DEEP: dict = {"a": 1}
 for _ in range(70):
     DEEP = {"a": DEEP}

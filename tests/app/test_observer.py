@@ -14,12 +14,14 @@ from pydantic import SecretStr
 
 from app import logs
 from app.admission import Admission
+from app.answers import refuse_long
 from app.batching import Queues
 from app.calls import CALL, Call, stage
 from app.errors import ServiceError
 from app.main import create_app
 from app.observer import Observer
 from app.settings import Settings
+from model.bundle import Student
 
 SECRET = "zanzibar"
 
@@ -226,6 +228,14 @@ def test_a_stage_is_not_begun_for_a_client_who_left() -> None:
     CALL.set(None)
     with stage("candidates"):
         pass
+
+
+def test_to_find_out_whether_a_text_would_be_cut_takes_time_too(student: Student) -> None:
+    call = Call("a", timeout=9)
+    CALL.set(call)
+    refuse_long(student, ["listen"], truncate=False)
+    CALL.set(None)
+    assert call.seconds.keys() == {"tokenize"}
 
 
 POST = {"type": "http", "method": "POST", "path": "/v1/search", "headers": []}

@@ -175,7 +175,7 @@ def test_nothing_is_read_where_it_may_not_be_cut(client: TestClient, monkeypatch
         raise AssertionError("the model was run")
 
     monkeypatch.setattr(service.student.encoder, "embed", embed)
-    monkeypatch.setattr(service.teacher.scorer, "score", embed)
+    monkeypatch.setattr(service.teacher.scorer, "read", embed)
     for path, body in [
         ("/v1/embeddings", {"input": LONG}),
         ("/embed", {"inputs": LONG}),

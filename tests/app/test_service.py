@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import Settings
 from model.bundle import Student, load_teacher
+from model.tokens import PairTokenizer, PairTokens
 from tests.conftest import WORDS
 from tests.tiny import write_ensemble
 
@@ -231,6 +232,29 @@ def test_truncate_false_refuses_on_every_route(client: TestClient, path: str, bo
     assert refused.status_code == 422
     assert refused.json()["error"]["param"] == "truncate"
     assert model in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/teacher/similarity", {"pairs": [["listen", "stone"]]}),
+        ("/v1/search", {"query": "listen", "rerank": "teacher"}),
+        ("/v1/compare", {"query": "listen", "candidates": ["stone"]}),
+    ],
+)
+def test_what_the_teacher_reads_is_tokenised_once(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, path: str, body: dict, truncate: bool
+) -> None:
+    tokenised, tokenize = [], PairTokenizer.tokenize
+
+    def noted(tokenizer: PairTokenizer, pairs: list[tuple[str, str]]) -> PairTokens:
+        tokenised.append(pairs)
+        return tokenize(tokenizer, pairs)
+
+    monkeypatch.setattr(PairTokenizer, "tokenize", noted)
+    assert client.post(path, json=body | {"truncate": truncate}).status_code == 200
+    assert len(tokenised) == 1
 
 
 def test_what_only_the_teacher_cannot_read_to_its_end(tmp_path, settings: Settings) -> None:

@@ -79,8 +79,8 @@ def test_a_pair_is_cut_if_either_member_cut_it(tmp_path: Path) -> None:
         plain, head = Standard(0.0, 1.0), student.head
         teacher = OnnxEnsemble(reader, plain, student.encoder, head, plain, Calibration(1.0, 0.0))
         pairs = [("a", "b"), ("abcdefgh", "b"), ("b", "abcdefgh")]
-        before = teacher.measure(pairs)
-        assert before.tokens.tolist() == [5, *[min(12, pair_tokens)] * 2]
+        before = teacher.tokenize(pairs)
+        assert before.lengths.tolist() == [5, *[min(12, pair_tokens)] * 2]
         cut = teacher.score(pairs).truncated.tolist()
         assert before.truncated.tolist() == cut
         return cut
