@@ -28,10 +28,19 @@ ServiceDep = Annotated[Service, Depends(_service)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-async def _teacher(service: ServiceDep) -> Teacher:
+def teacher_of(service: Service, param: str | None = None) -> Teacher:
+    """The one teacher.
+
+    Raises:
+        ServiceError: 404, none is loaded; ``param`` is the field that asked for it.
+    """
     if service.teacher is None:
-        raise ServiceError(404, "no teacher is loaded; start dse serve with --teacher DIR")
+        raise ServiceError(404, "no teacher is loaded; start dse serve with --teacher DIR", param)
     return service.teacher
+
+
+async def _teacher(service: ServiceDep) -> Teacher:
+    return teacher_of(service)
 
 
 async def _live(service: ServiceDep) -> Index:

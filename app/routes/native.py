@@ -13,7 +13,7 @@ from app.errors import ServiceError
 from app.loading import Service
 from app.retriever import CosineScorer, Found, HeadScorer, Retriever, Scorer, TeacherScorer
 from app.routes.checks import within, within_reach
-from app.routes.dependencies import LiveDep, ServiceDep, SettingsDep, TeacherDep
+from app.routes.dependencies import LiveDep, ServiceDep, SettingsDep, TeacherDep, teacher_of
 from app.routes.fields import json_response
 from app.schemas import (
     Agreement,
@@ -165,10 +165,9 @@ def _scorer(
     request: SearchRequest | BatchSearchRequest, service: Service, settings: Settings
 ) -> tuple[str, Scorer, int, str]:
     """Who scores: the model's name, the scorer, the most candidates it takes in a request, and the setting of that."""
-    student, teacher = service.searching, service.teacher
+    student = service.searching
     if request.rerank == "teacher":
-        if teacher is None:
-            raise ServiceError(404, "no teacher is loaded; start dse serve with --teacher DIR", "rerank")
+        teacher = teacher_of(service, "rerank")
         reader = teacher.scorer if request.truncate else UncutReader(teacher)
         return teacher.name, TeacherScorer(reader, teacher.score), settings.max_teacher_pairs, "DSE_MAX_TEACHER_PAIRS"
     scorer = HeadScorer(student.head, student.score) if request.rerank == "head" else CosineScorer(student.similarity)
