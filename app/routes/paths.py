@@ -6,7 +6,7 @@ from starlette.convertors import Convertor, register_url_convertor
 class _Rest(Convertor[str]):
     """All that is left of a path. Starlette's own ``path`` ends at a line break, and overlooks one at the end."""
 
-    regex = "(?s:.*)"
+    regex = "(?s:.+)"
 
     def convert(self, value: str) -> str:
         return value

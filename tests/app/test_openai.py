@@ -97,6 +97,12 @@ def test_models(client: TestClient) -> None:
     assert client.get("/v1/models/default").json()["id"] == "tiny-student"
 
 
+def test_a_slash_at_the_end_names_no_model(client: TestClient) -> None:
+    for path in ("/v1/models/", "/models/"):
+        assert client.get(path, follow_redirects=False).status_code == 307
+        assert client.get(path).json() == client.get("/v1/models").json()
+
+
 def test_an_alias_answers_with_the_models_own_name(nested: TestClient) -> None:
     body = {"input": "a", "model": "text-embedding-3-small"}
     assert nested.post("/v1/embeddings", json=body).json()["model"] == "tiny-student"
