@@ -182,7 +182,9 @@ class Retriever:
         best = _best(scores.raw, k)
         raw, similarities = scores.raw[best], _widened(candidates.similarities[best])
         values = zip(raw.tolist(), scorer.calibration(raw).tolist(), similarities.tolist(), strict=True)
-        hits = [Hit(document, *numbers) for document, numbers in zip(documents.at(best), values, strict=True)]
+        with stage("documents"):
+            read = documents.at(best)
+        hits = [Hit(document, *numbers) for document, numbers in zip(read, values, strict=True)]
         hits = sorted(hits, key=lambda hit: (-hit.logit, hit.document.id))[:k]
         return Found(hits, query.truncated or scores.truncated)
 

@@ -114,7 +114,7 @@ def test_requests_stages_batches_and_the_index_are_counted(served: TestClient) -
     assert found["dse_requests_total"] == {("POST", "/v1/search", "200"): 2, ("POST", "/v1/search", "422"): 1}
     assert found["dse_request_seconds_count"] == {("/v1/search",): 3}
     stages = found["dse_stage_seconds_count"]
-    assert stages == {(name,): 2 for name in ("tokenize", "queue", "inference", "candidates", "scores")}
+    assert stages == {(name,): 2 for name in ("tokenize", "queue", "inference", "candidates", "scores", "documents")}
     assert found["dse_batch_tokens_sum"][("tiny-student",)] == (6 + 2) + (5 + 2)
     assert found["dse_batch_texts_count"][("tiny-student",)] == 2
     assert found["dse_queue_tokens"] == {("tiny-student",): 0, ("tiny-teacher",): 0}

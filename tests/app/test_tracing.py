@@ -47,10 +47,11 @@ def test_a_search_is_traced_through_its_stages(settings: Settings, exporter: InM
     answer = client.post("/v1/search", json={"query": SECRET}, headers={"traceparent": parent})
     assert answer.status_code == 200
     spans = spans_of(exporter, "POST /v1/search")
-    assert set(spans) == {"POST /v1/search", "tokenize", "queue", "inference", "candidates", "scores"}
+    stages = ("tokenize", "queue", "inference", "candidates", "scores", "documents")
+    assert set(spans) == {"POST /v1/search", *stages}
     whole = spans["POST /v1/search"]
     assert format(whole.context.trace_id, "032x") == parent.split("-")[1]
-    in_order = [spans[name] for name in ("tokenize", "queue", "inference", "candidates", "scores")]
+    in_order = [spans[name] for name in stages]
     assert [span.start_time for span in in_order] == sorted(span.start_time or 0 for span in in_order)
     slack = 5_000_000  # the clocks are two
     for span in in_order:
