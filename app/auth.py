@@ -90,9 +90,7 @@ class KeyCheck:
             return
         role = self._keys.role(_presented(scope))
         if refused := self._keys.refusal(role, changes=False):
-            answer = error_response(*refused)
-            answer.headers["WWW-Authenticate"] = "Bearer"
-            await answer(scope, receive, send)
+            await error_response(*refused)(scope, receive, send)
             return
         scope.setdefault("state", {})["role"] = role
         await self._app(scope, receive, send)

@@ -33,7 +33,7 @@ class ErrorResponse(JSONResponse):
     """An error as its answer, in the shape that the client of the requested path expects."""
 
     def __init__(self, fault: Fault) -> None:
-        super().__init__(native(fault), fault.status)
+        super().__init__(native(fault), fault.status, {"WWW-Authenticate": "Bearer"} if fault.status == 401 else None)
         self._fault = fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -33,6 +33,6 @@ def install(app: FastAPI) -> None:
     """Serve the page and its files."""
     app.mount("/ui", _Files(directory=UI), name="ui")
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(UI / "index.html", headers=HEADERS)

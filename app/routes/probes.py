@@ -9,12 +9,15 @@ from app.routes.dependencies import ServiceDep
 router = APIRouter(tags=["probes"])
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> dict[str, str]:
     """The process is up."""
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
+@router.head("/health", include_in_schema=False)
 @router.get("/readyz")
 @router.get("/health")
 async def readyz(service: ServiceDep) -> dict[str, str | None]:
