@@ -31,4 +31,4 @@ def limit_native_threads(threads: int) -> None:
 def asked_threads() -> int:
     """``DSE_THREADS`` where it is a number (a bad one is refused with the other settings), else the budget."""
     asked = os.environ.get("DSE_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else thread_budget()
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else thread_budget()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app.loading import head_vectors, identity, load, open_index
 from app.retriever import HeadScorer, Retriever
 from app.settings import Settings
-from app.threads import thread_budget
+from app.threads import asked_threads, thread_budget
 from index.build import build
 from index.documents import Document
 from index.finish import SearchWanted
@@ -102,12 +102,31 @@ def test_a_queue_too_short_for_what_a_model_reads_is_refused(settings: Settings)
     assert load(settings.model_copy(update={"max_queue_tokens": 64, "teacher": None})).student.name == "tiny-student"
 
 
+def test_a_graph_that_opens_and_cannot_answer_is_refused_in_a_line(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.tiny.table", lambda seed, dims: np.ones((2, dims), np.float32))  # of two tokens
+    broken = write_student(tmp_path / "broken", name="broken")
+    with pytest.raises(ArtifactError, match=r"broken does not work: .*; export it again"):
+        load(settings.model_copy(update={"bundle": broken, "index": None}))
+
+
 @pytest.mark.parametrize(("content", "budget"), [("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", None)])
 def test_the_thread_budget_is_the_containers(tmp_path: Path, content: str, budget: int | None) -> None:
     (tmp_path / "cpu.max").write_text(content)
     machine = len(os.sched_getaffinity(0))
     assert thread_budget(tmp_path / "cpu.max") == min(machine, budget or machine)
     assert thread_budget(tmp_path / "none") == machine
+
+
+@pytest.mark.parametrize("asked", ["²", "-1", "0", "many", ""])
+def test_threads_that_are_no_number_are_the_budget_until_the_settings_refuse_them(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSE_THREADS", asked)
+    assert asked_threads() == thread_budget()
+    with pytest.raises(ValidationError, match="threads"):
+        Settings()
 
 
 def test_numpy_has_one_thread_and_the_others_have_the_budget() -> None:
