@@ -5,13 +5,13 @@ from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from app.answers import Work, embed, score
 from app.registry import Models
 from app.routes.checks import within, within_reach
 from app.routes.dependencies import ModelsDep, SettingsDep
-from app.routes.fields import Readable, Spoken, Texts, any_of, json_response, parsed, readable
+from app.routes.fields import Readable, Spoken, Texts, any_of, json_response, parsed
 from app.settings import Settings
 from model.bundle import Teacher
 
@@ -91,14 +91,17 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
-def _pairs(value: Any) -> Any:
-    """A pair, or pairs, of readable texts."""
-    pairs = [value] if _is_pair(value) else value
-    if not isinstance(pairs, list) or not pairs or not all(map(_is_pair, pairs)):
+_READABLES: TypeAdapter[list[str]] = TypeAdapter(list[Readable])
+_READABLE_PAIRS: TypeAdapter[list[list[str]]] = TypeAdapter(Annotated[list[list[Readable]], Field(fail_fast=True)])
+
+
+def _pairs(value: Any) -> list[str] | list[list[str]]:
+    """A pair, or pairs, of readable texts; pydantic names the place of one that is not."""
+    if _is_pair(value):
+        return _READABLES.validate_python(value)
+    if not isinstance(value, list) or not value or not all(map(_is_pair, value)):
         raise ValueError('models of this service score pairs: give ["text", "text"], or a list of such pairs')
-    for left, right in pairs:
-        readable(left), readable(right)
-    return value
+    return _READABLE_PAIRS.validate_python(value)
 
 
 _PAIR = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2, "maxItems": 2}
