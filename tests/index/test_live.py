@@ -29,6 +29,7 @@ from index.generations import Generation, current_name, new_generation
 from index.live import LiveIndex
 from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, IndexFault, ReadOnlyFault, Verify
 from index.nearest import HeadVectors
+from index.recall import Aim
 from index.sources import SourcedDocument
 from index.view import View
 from tests.index.lettered import (
@@ -411,7 +412,7 @@ def test_no_change_is_made_while_a_generation_takes_its_place(folder: Path) -> N
 
         with new_generation(folder, settle) as home:
             view = one.view()
-            fold(view, home, ENCODER, 26, view.embeddings)
+            fold(view, home, ENCODER, 26, view.embeddings, Aim())
         assert refused
         assert contents(one.view()) == contents(other.view()) == WORDS | {"f": "tinsel"}
 
