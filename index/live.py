@@ -193,7 +193,7 @@ class LiveIndex:
             BusyFault: the index is already being compacted or built.
             ReadOnlyFault, IndexFault: it cannot be written; it is as it was.
         """
-        self._check_writable()
+        self._writer()
         if not self.view().pending:
             return self.view()
         if not self._opening.acquire(blocking=False):
@@ -406,12 +406,9 @@ class LiveIndex:
         self._version = version
         return caught_up
 
-    def _check_writable(self) -> None:
+    def _writer(self) -> ChangeLog:
         if not self.writable:
             raise ReadOnlyFault(f"{self.folder} is opened for reading only; nothing was changed")
-
-    def _writer(self) -> ChangeLog:
-        self._check_writable()
         with self._state:
             if self._writing is not None and not self._writing.in_place():
                 self._check_log()
