@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model.training.logits import TeacherLogits
 from model.training.material import materials
-from model.training.networks import Network, weights_of
+from model.training.networks import Network, start_and_origin
 from model.training.pairs import TrainingData
 from model.training.provenance import learned_from, write_learned_from
 from model.training.recipes import DistillationRecipe
@@ -39,8 +39,7 @@ def distil(
         LogitsError: a pair has no logit, or was altered since it was labelled.
         TrainingFault: the folder holds another run.
     """
-    start = weights_of(recipe.network.init, init)
-    origin = start if recipe.network.origin is None else weights_of(recipe.network.origin, init)
+    start, origin = start_and_origin(recipe.network, init)
     stages = materials(recipe.network, data, logits, origin, folder, progress)
     network = train_network(recipe.network, start, stages, folder, progress, origin)
     (folder / SIGNAL).write_text(json.dumps(logits.signal.as_json(), indent=2), "utf-8")

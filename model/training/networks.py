@@ -269,6 +269,16 @@ def weights_of(source: str, instead: str | None) -> str:
     return source if instead is None else instead
 
 
+def start_and_origin(recipe: NetworkRecipe, instead: str | None) -> tuple[str, str]:
+    """Where the weights are read that a network starts from, and those that it keeps of and is drawn to.
+
+    They are the same, unless the recipe names an ``origin``. ``instead`` is that of :func:`weights_of`, which says what
+    is refused.
+    """
+    start = weights_of(recipe.init, instead)
+    return start, start if recipe.origin is None else weights_of(recipe.origin, instead)
+
+
 def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
     """A fresh network from pretrained weights: ``init`` is a local folder or a hub id.
 

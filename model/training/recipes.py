@@ -157,14 +157,28 @@ class NeighbourRecipe(Strict):
     limit: Annotated[int, Field(gt=0)] | None = None
 
 
+SHALLOW_BODY = "shallow-body"
+"""In a task's folder: the trained body of its shallow network."""
+
+
 class ShallowRecipe(Strict):
     """A cross-encoder of fewer layers than the teacher, made as DistilBERT was (Sanh et al., arXiv 1910.01108).
 
-    First its ``body`` imitates the initial weights on plain texts; from there ``network`` learns the task.
+    First its ``body`` imitates the initial weights on plain texts; from there ``network`` learns the task: its ``init``
+    is the body's folder, wherever the task is run.
     """
 
     body: NetworkRecipe
     network: NetworkRecipe
+
+    @model_validator(mode="after")
+    def _starts_from_its_body(self) -> Self:
+        if Path(self.network.init).name != SHALLOW_BODY:
+            raise ValueError(
+                f"{self.network.name} starts from its body, not from {self.network.init}: let its init end in "
+                f"{SHALLOW_BODY}"
+            )
+        return self
 
 
 Figure = Literal["f1", "accuracy", "pearson"]

@@ -20,10 +20,10 @@ from model.training.logits import TeacherLogits, label
 from model.training.material import materials, pairs_to_train, stage_examples
 from model.training.neighbours import write_neighbours
 from model.training.network_recipe import NetworkRecipe, Stage
-from model.training.networks import Network
+from model.training.networks import Network, start_and_origin, weights_of
 from model.training.pairs import Pair, TrainingData, data_digest
 from model.training.quality import Correlation, accuracy, decisions, expected_gold, f1
-from model.training.recipes import TASK_RESULT, ShallowRecipe, TaskRecipe
+from model.training.recipes import SHALLOW_BODY, TASK_RESULT, ShallowRecipe, TaskRecipe
 from model.training.runs import network_digest, train_network, weights_digest
 from model.training.signal import Member, Signal
 from model.training.trainer import Progress
@@ -38,7 +38,7 @@ def run_task(recipe: TaskRecipe, root: Path, init: str | None, folder: Path, pro
     Args:
         recipe: the task.
         root: the data folder.
-        init: the pretrained weights, instead of the recipe's.
+        init: a folder that stands for the hub ids of the recipe; folders that it names are read as they are.
         folder: where everything is written, ``result.json`` last.
         progress: told the part of the task and its steps.
 
@@ -50,7 +50,7 @@ def run_task(recipe: TaskRecipe, root: Path, init: str | None, folder: Path, pro
     """
     claim = {
         "recipe": recipe.model_dump(mode="json"),
-        "init": weights_digest(init or recipe.teacher.init),
+        "init": weights_digest(weights_of(recipe.teacher.init, init)),
         "data": data_digest(root, recipe.data, _names(recipe)),
     }
     path = folder / TASK_RESULT
@@ -91,8 +91,8 @@ class _Task:
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.floating]:
         """(texts, dim) what the student's initial weights make of texts."""
-        student = self._recipe.student
-        start, folder = self._init or student.init, self._folder / "guide"
+        student, folder = self._recipe.student, self._folder / "guide"
+        start = weights_of(student.init, self._init)
         return guide_embeddings(student, start, texts, folder, self._told("neighbours"))
 
     def _told(self, part: str) -> Progress:
@@ -107,7 +107,7 @@ class _Task:
         student = self._trained(recipe.student, "student", logits)
         shallow = {} if recipe.shallow is None else {"shallow": self._shallow(recipe.shallow, teacher, logits)}
         return {
-            "trained_on": data.described([*recipe.teacher.stages, *recipe.student.stages]),
+            "trained_on": data.described(stage for network in recipe.networks for stage in network.stages),
             "judged_on": {"dev": recipe.data.dev.described, "test": recipe.data.test.described},
             "rows": {"dev": len(data.dev), "test": len(data.test)},
             "teacher": self._facts(teacher, recipe.teacher),
@@ -115,10 +115,12 @@ class _Task:
         } | shallow
 
     def _trained(
-        self, network: NetworkRecipe, part: str, logits: TeacherLogits | None = None, init: Path | None = None
+        self, network: NetworkRecipe, part: str, logits: TeacherLogits | None = None, body: Path | None = None
     ) -> Network:
-        start, folder, told = init or self._init or network.init, self._folder / part, self._told(part)
-        return train_network(network, start, materials(network, self._data, logits, start, folder, told), folder, told)
+        named = network if body is None else network.model_copy(update={"init": str(body)})
+        (start, origin), folder, told = start_and_origin(named, self._init), self._folder / part, self._told(part)
+        stages = materials(network, self._data, logits, origin, folder, told)
+        return train_network(network, start, stages, folder, told, origin)
 
     def _labelled(self, teacher: Network) -> TeacherLogits:
         """The teacher's logits of every pair that another network learns from."""
@@ -152,8 +154,8 @@ class _Task:
 
     def _shallow(self, recipe: ShallowRecipe, teacher: Network, logits: TeacherLogits) -> dict[str, Any]:
         """The shallow network's facts, and what one pass over dev costs it and the teacher."""
-        self._trained(recipe.body, "shallow-body")
-        network = self._trained(recipe.network, "shallow", logits, self._folder / "shallow-body")
+        self._trained(recipe.body, SHALLOW_BODY)
+        network = self._trained(recipe.network, "shallow", logits, self._folder / SHALLOW_BODY)
         seconds = seconds_of_a_pass({"shallow": network, "teacher": teacher}, self._data.dev)
         layers = {"shallow": _layers(network), "teacher": _layers(teacher)}
         return self._facts(network, recipe.network) | {"seconds": seconds, "layers": layers}

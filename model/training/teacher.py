@@ -17,7 +17,7 @@ from model.training.graphs import write_graph
 from model.training.logits import TeacherLogits
 from model.training.material import materials
 from model.training.network_recipe import NetworkRecipe
-from model.training.networks import weights_of
+from model.training.networks import start_and_origin
 from model.training.pairs import Pair, TrainingData
 from model.training.provenance import learned_from, unique, write_learned_from
 from model.training.quality import Correlation, fit_calibration
@@ -121,11 +121,11 @@ def train_teacher(
     gold = np.array([pair.gold for pair in dev])
     members, columns, learned = [], [], list[str]()
     for member in recipe.members:
-        start = weights_of(member.init, init)
+        start, origin = start_and_origin(member, init)
         told = partial(_of_member, progress, member.name)
-        stages = materials(member, data, logits, start, folder / member.name, told)
-        network = train_network(member, start, stages, folder / member.name, told)
-        of_member = learned_from(member, data, logits.signal if logits else None, start)
+        stages = materials(member, data, logits, origin, folder / member.name, told)
+        network = train_network(member, start, stages, folder / member.name, told, origin)
+        of_member = learned_from(member, data, logits.signal if logits else None, start, origin)
         write_learned_from(folder / member.name, of_member)
         learned += of_member
         write_graph(network, folder / member.name, recipe.max_tokens)

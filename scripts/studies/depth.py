@@ -14,7 +14,7 @@ from model.training.imitation_recipe import ImitationRecipe
 from model.training.losses import uniform_layer_map
 from model.training.material import materials
 from model.training.network_recipe import NetworkRecipe, Stage
-from model.training.networks import BiEncoder, make_network, weights_of
+from model.training.networks import BiEncoder, make_network, start_and_origin, weights_of
 from model.training.pairs import Pair, TrainingData, data_digest
 from model.training.quality import Correlation
 from model.training.runs import train_network
@@ -115,10 +115,10 @@ def train_and_judge(
         shared: where what the parent says of the texts is kept for every cell.
         progress: told the stage and its steps.
     """
-    parent = weights_of(recipe.init, init)
-    stages = materials(recipe, data, None, parent, shared, progress)
+    start, origin = start_and_origin(recipe, init)
+    stages = materials(recipe, data, None, origin, shared, progress)
     began = time.process_time()
-    student = train_network(recipe, parent, stages, folder / "run", progress)
+    student = train_network(recipe, start, stages, folder / "run", progress, origin)
     seconds = time.process_time() - began
     assert isinstance(student, BiEncoder)  # recipes of the study name no other
     found: Found = {"train_cpu_seconds": round(seconds), "parameters": sum(p.numel() for p in student.parameters())}

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from model.training.material import materials
 from model.training.network_recipe import NetworkRecipe, Stage
-from model.training.networks import BiEncoder, weights_of
+from model.training.networks import BiEncoder, start_and_origin
 from model.training.pairs import TrainingData
 from model.training.runs import train_network
 from model.training.trainer import Material, Progress, steps_of
@@ -35,7 +35,7 @@ def price(
         shared: where what the parent says of the texts is kept for every cell.
         progress: told the stage and its steps.
     """
-    whole, parent = parent_layers(base, init), weights_of(base.init, init)
+    whole, (start, origin) = parent_layers(base, init), start_and_origin(base, init)
     timed: dict[Student, float] = {}
     seconds = 0.0
     for cell in cells:
@@ -43,14 +43,19 @@ def price(
         as_deep = Student(student.style, student.attention, whole, whole)
         if as_deep not in timed:
             recipe = recipe_of(base, as_deep, 0, whole)
-            stages = materials(recipe, data, None, parent, shared, progress)
-            timed[as_deep] = _timed(recipe, stages, parent, data, progress)
+            stages = materials(recipe, data, None, origin, shared, progress)
+            timed[as_deep] = _timed(recipe, stages, start, origin, data, progress)
         seconds += student.layers / whole * timed[as_deep]
     return seconds
 
 
 def _timed(
-    recipe: NetworkRecipe, stages: Sequence[Material], parent: str, data: TrainingData, progress: Progress
+    recipe: NetworkRecipe,
+    stages: Sequence[Material],
+    start: str,
+    origin: str,
+    data: TrainingData,
+    progress: Progress,
 ) -> float:
     """Seconds of computing that a student takes, to be trained and judged: a few steps and some pairs are timed."""
     marks = [("", time.process_time())]
@@ -62,7 +67,7 @@ def _timed(
     once = recipe.model_copy(update={"stages": [_once(stage) for stage in recipe.stages]})
     some = [_some(material, stage) for material, stage in zip(stages, recipe.stages, strict=True)]
     with TemporaryDirectory() as folder:
-        student = train_network(once, parent, some, Path(folder), mark)
+        student = train_network(once, start, some, Path(folder), mark, origin)
     assert isinstance(student, BiEncoder)  # recipes of the study name no other
     a_step = {stage: now - before for (_, before), (stage, now) in pairwise(marks)}  # the last of each stays
     pairs = data.dev[:JUDGED]

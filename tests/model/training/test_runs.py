@@ -18,6 +18,7 @@ from model.head import Calibration
 from model.manifest import ArtifactError
 from model.training import distil as distil_module
 from model.training import networks, trainer
+from model.training import tasks as tasks_module
 from model.training import teacher as teacher_module
 from model.training.data_recipe import DataRecipe
 from model.training.distil import distil
@@ -30,11 +31,13 @@ from model.training.networks import BiEncoder, Network, load_network, make_netwo
 from model.training.objectives import Example
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation
-from model.training.recipes import TeacherRecipe
+from model.training.recipes import TaskRecipe, TeacherRecipe
 from model.training.runs import keep_initial, train_network
 from model.training.signal import Signal
+from model.training.tasks import run_task
 from model.training.teacher import TeacherGateError, train_teacher
 from model.training.trainer import Learner, Material, optimiser_of
+from scripts.studies import depth as depth_module
 from tests import tiny
 from tests.model.training.tiny_training import (
     DATA,
@@ -43,8 +46,10 @@ from tests.model.training.tiny_training import (
     bert,
     network,
     student_recipe,
+    task_recipe,
     teacher_recipe,
     training_data,
+    write_classes,
 )
 
 
@@ -281,6 +286,46 @@ def test_a_folder_stands_for_a_recipes_hub_ids_but_not_for_its_folders(tmp_path:
     for missing in ("runs/three_layer", "runs/served_teacher/bi", "./here", str(tmp_path / "nowhere")):
         with pytest.raises(TrainingFault, match="is not there: train it first"):
             weights_of(missing, str(tmp_path))
+
+
+@pytest.mark.parametrize("trained", ["teacher", "student", "task", "study"])
+def test_a_network_starts_from_its_init_and_is_drawn_to_its_origin(
+    tmp_path: Path, pair_files: Path, logits: TeacherLogits, monkeypatch: pytest.MonkeyPatch, trained: str
+) -> None:
+    (tmp_path / "start").mkdir()
+    named = {"init": str(tmp_path / "start"), "origin": "hub/id"}
+    what = NetworkRecipe.model_validate(network("bi-encoder") | named)
+    data, told = training_data(pair_files), lambda *_: None
+    teacher = TeacherRecipe.model_validate({"name": "t", "data": DATA, "members": [what.model_dump()]})
+    task = task_recipe("classes")
+    task["teacher"] |= named
+    seen: list[tuple[str, ...]] = []
+
+    class Seen(Exception):
+        pass
+
+    def drawn(network, data, logits, origin, folder, progress):
+        seen.append((origin,))
+        return []
+
+    def look(recipe, init, stages, folder, progress, origin=None):
+        seen.append((init, origin))
+        raise Seen
+
+    run = {
+        "teacher": lambda: train_teacher(teacher, data, None, "instead", tmp_path / "run", told),
+        "student": lambda: distil(student_recipe(**named), data, logits, "instead", tmp_path / "run", told),
+        "task": lambda: run_task(
+            TaskRecipe.model_validate(task), write_classes(pair_files, tmp_path), "instead", tmp_path / "run", told
+        ),
+        "study": lambda: depth_module.train_and_judge(what, data, "instead", tmp_path / "run", tmp_path, told),
+    }
+    modules = {"teacher": teacher_module, "student": distil_module, "task": tasks_module, "study": depth_module}
+    monkeypatch.setattr(modules[trained], "materials", drawn)
+    monkeypatch.setattr(modules[trained], "train_network", look)
+    with pytest.raises(Seen):
+        run[trained]()
+    assert seen == [("instead",), (str(tmp_path / "start"), "instead")]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from model.faults import TrainingFault
 from model.training.networks import load_network
 from model.training.pairs import HeldOut, Pair, TrainingData
 from model.training.recipes import TaskRecipe, read_recipe
+from model.training.runs import weights_digest
 from model.training.tasks import run_task, seconds_of_a_pass
-from tests.model.training.tiny_training import network, task_recipe, write_classes
+from tests.model.training.tiny_training import bert, network, task_recipe, write_classes
 
 RECIPES = Path(__file__).parents[3] / "scripts" / "recipes" / "tasks"
 NAMES = ["mnli", "mrpc", "qnli", "qqp", "stsb"]
@@ -97,6 +98,28 @@ def test_a_shallow_network_is_measured_beside_the_teacher(tmp_path: Path, classe
     assert shallow["seconds"].keys() == {"shallow", "teacher"}
     assert set(shallow["dev"]) == {"pearson", "spearman"}
     assert shallow["pairs"] == {"gold": 160, "teacher_only": 0}
+    assert found["trained_on"] == ["`classes/train.tsv`: made in a test", "`texts.txt`: made in a test"]
+
+
+def test_a_folder_stands_for_the_hub_ids_of_a_task_but_not_for_its_folders(
+    tmp_path: Path, classes: Path, pretrained: Path
+) -> None:
+    """The teacher starts from a folder, the student from a hub id."""
+    own = shutil.copytree(pretrained, tmp_path / "own")
+    bert(seed=1).save_pretrained(own)
+    recipe = task_recipe("classes")
+    recipe["teacher"]["init"] = str(own)
+    found = run_task(TaskRecipe.model_validate(recipe), classes, str(pretrained), tmp_path / "task", quiet)
+    inits = [json.loads((tmp_path / f"task/{part}/run.json").read_text())["init"] for part in ("teacher", "student")]
+    assert inits == [weights_digest(own), weights_digest(pretrained)]
+    assert found["claim"]["init"] == weights_digest(own)
+
+
+def test_a_shallow_network_starts_from_its_body_and_from_nothing_else() -> None:
+    recipe = task_recipe("regression")
+    recipe["shallow"]["network"]["init"] = "hub/id"
+    with pytest.raises(ValueError, match="starts from its body, not from hub/id"):
+        TaskRecipe.model_validate(recipe)
 
 
 def test_a_pass_reads_every_pair_alone_on_one_thread() -> None:

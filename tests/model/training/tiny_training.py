@@ -173,7 +173,7 @@ def task_recipe(kind: str) -> dict[str, Any]:
         body = network("bi-encoder", "body", layers=[1], head={"kind": "cosine"})
         recipe["shallow"] = {
             "body": body | {"stages": [stage | {"learning_rate": 1e-3}]},
-            "network": network("cross-encoder", "shallow", distillation=0.5),
+            "network": network("cross-encoder", "shallow", init="runs/shallow-body", distillation=0.5),
         }
     return recipe
 
