@@ -61,7 +61,7 @@ def run_cells(
             path.parent.mkdir(parents=True, exist_ok=True)
             _claim(path.with_name(FACTS), cell)
             found[cell.name] = measure(cell, path.parent)
-            _write(path, {"cell": dict(cell.facts), "found": found[cell.name]})
+            write(path, {"cell": dict(cell.facts), "found": found[cell.name]})
     progress("done", len(found), len(cells))
     return found
 
@@ -78,7 +78,7 @@ def _claim(path: Path, cell: Cell) -> None:
     if path.exists():
         _check(path, json.loads(path.read_text("utf-8")), cell)
     else:
-        _write(path, dict(cell.facts))
+        write(path, dict(cell.facts))
 
 
 def _check(path: Path, held: Any, cell: Cell) -> None:
@@ -86,7 +86,8 @@ def _check(path: Path, held: Any, cell: Cell) -> None:
         raise BadInput(f"{path} is of another study ({held}, not {dict(cell.facts)}); name another --output")
 
 
-def _write(path: Path, value: Any) -> None:
+def write(path: Path, value: Any) -> None:
+    """Write a file of a cell's folder, whole or not at all."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=2), "utf-8")
     partial.replace(path)

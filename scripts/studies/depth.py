@@ -1,5 +1,6 @@
 """How does the depth of a student bear on its quality, for each kind of attention and each way to imitate?"""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from model.training.quality import Correlation
 from model.training.runs import train_network
 from scripts.evaluation.metrics import Floats
 from scripts.studies.answers import keep
-from scripts.studies.cells import Cell, Found, digest
+from scripts.studies.cells import Cell, Found, digest, write
 
 Style = Literal["dse", "tinybert", "minilm", "distilbert"]
 
@@ -32,6 +33,9 @@ STYLES: dict[Style, ImitationRecipe | None] = {
 }
 
 Progress = Callable[[str, int, int], None]
+
+SPENT = "train_cpu_seconds.json"
+"""In a cell's folder: the seconds of computing that its training took so far."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,20 @@ def _in_style(stage: Stage, style: Style) -> dict[str, Any]:
     return stage.model_dump() | {"regression": 0.0, "imitation": STYLES[style]}
 
 
+class Spent:
+    """Seconds of computing, from now on and in all the calls before that stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._began = path, time.process_time()
+        self._before: float = json.loads(path.read_text("utf-8")) if path.exists() else 0.0
+
+    def note(self) -> float:
+        """Write them down, for a call that goes on after this one has stopped."""
+        seconds = self._before + time.process_time() - self._began
+        write(self._path, seconds)
+        return seconds
+
+
 def train_and_judge(
     recipe: NetworkRecipe, data: TrainingData, init: str | None, folder: Path, shared: Path, progress: Progress
 ) -> Found:
@@ -117,11 +135,16 @@ def train_and_judge(
     """
     start, origin = start_and_origin(recipe, init)
     stages = materials(recipe, data, None, origin, shared, progress)
-    began = time.process_time()
-    student = train_network(recipe, start, stages, folder / "run", progress, origin)
-    seconds = time.process_time() - began
+    spent = Spent(folder / SPENT)
+
+    def step(stage: str, done: int, total: int) -> None:
+        spent.note()
+        progress(stage, done, total)
+
+    student = train_network(recipe, start, stages, folder / "run", step, origin)
+    seconds = round(spent.note())
     assert isinstance(student, BiEncoder)  # recipes of the study name no other
-    found: Found = {"train_cpu_seconds": round(seconds), "parameters": sum(p.numel() for p in student.parameters())}
+    found: Found = {"train_cpu_seconds": seconds, "parameters": sum(p.numel() for p in student.parameters())}
     answers: dict[str, Any] = {}
     for split, pairs in (("dev", data.dev), ("test", data.test)):
         answers[split] = cosines(student, pairs)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,6 +141,36 @@ def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
     assert (tmp_path / "page.md").read_text() + "\n" == page
     again = dse("study", "depth", *options)  # everything is only read
     assert again == page
+
+
+def test_what_a_student_of_depth_took_before_it_was_stopped_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step takes a minute; the fourth is stopped, and all five are taken again."""
+    pytest.importorskip("torch")
+    from scripts.studies import depth
+    from tests.model.training import tiny_training
+
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "cell").mkdir()
+    data = tiny_training.training_data(tiny_training.write_pairs(tmp_path / "pairs"))
+    init = tiny_training.write_pretrained(tmp_path / "bert")
+    recipe = tiny_training.student_recipe(head={"kind": "cosine"}, stage={"epochs": 1, "batch": 32}).network
+    minutes: list[int] = []
+    monkeypatch.setattr(depth.time, "process_time", lambda: 60.0 * len(minutes))
+
+    def progress(stage: str, done: int, total: int) -> None:
+        minutes.append(done)
+        if minutes == [1, 2, 3, 4]:
+            raise KeyboardInterrupt
+
+    def run() -> dict[str, Any]:
+        return depth.train_and_judge(recipe, data, str(init), tmp_path / "cell", tmp_path / "parent", progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert run()["train_cpu_seconds"] == 60 * (3 + 5)
+    assert run()["train_cpu_seconds"] == 60 * (3 + 5)  # it is only judged
 
 
 @pytest.mark.parametrize("changed", ["recipe", "style", "weights", "data"])
