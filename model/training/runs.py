@@ -29,7 +29,7 @@ from model.training.networks import (
     tokenizer_files,
 )
 from model.training.static import StaticBody, token_counts
-from model.training.trainer import Material, Progress, steps_of, train_stage
+from model.training.trainer import Material, Progress, check_aims, steps_of, train_stage
 
 CLAIM = "run.json"
 """In a run's folder: what decides its weights. A run is only taken up with the same."""
@@ -59,7 +59,7 @@ def train_network(
 
     Raises:
         TrainingFault: the folder holds another run: of another recipe, on other material, from other weights, or drawn
-            to others; or a stage has nothing to learn from.
+            to others; or a stage has nothing to learn from, or aims at embeddings of another width.
     """
     _check_stages(recipe, stages)
     origin = origin or init
@@ -71,22 +71,25 @@ def train_network(
     network = make_network(recipe, init).eval()
     if isinstance(network, BiEncoder) and isinstance(network.body, StaticBody):
         network.body.weigh(token_counts(network.tokenizer, _texts_of(stages), network.body.config.vocab_size))
+    for stage, material in zip(recipe.stages, stages, strict=True):
+        check_aims(network, stage, material)
     if recipe.branch is not None or recipe.body_stages == 0:
         keep_initial(network, recipe, origin)
     for number, (stage, material) in enumerate(zip(recipe.stages, stages, strict=True)):
-        finished = folder / f"stage-{number}"
+        finished, checkpoint = folder / f"stage-{number}", folder / f"stage-{number}.safetensors"
         if (finished / "network.json").exists():
             network = load_network(finished)[0]
             continue
         _draw_from(recipe, f"stage {number}")  # what a stage draws is the same though an earlier one was only read
         imitation = _imitation(network, recipe, stage, material, origin, progress)
-        train_stage(network, recipe, stage, material, folder / f"stage-{number}.safetensors", progress, imitation)
+        train_stage(network, recipe, stage, material, checkpoint, progress, imitation)
         if number + 1 == recipe.body_stages:
             if isinstance(network, BiEncoder) and isinstance(network.body, BranchedBert):
                 _merge(network, network.body, recipe, stages[: recipe.body_stages])
             else:
                 keep_initial(network, recipe, origin)
         save_network(network, recipe, init, finished)
+        checkpoint.unlink(missing_ok=True)
     save_network(network, recipe, init, folder)
     for number in range(len(stages)):
         shutil.rmtree(folder / f"stage-{number}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from model.faults import TrainingFault
 from model.training.attention import FeatureMaps, Positions
 from model.training.conversion import map_loss
 from model.training.imitation import Imitation
@@ -117,6 +118,20 @@ def steps_of(material: Material, stage: Stage) -> int:
     return stage.epochs * an_epoch
 
 
+def check_aims(network: Network, stage: Stage, material: Material) -> None:
+    """Refuse a stage that draws embeddings to those of a guide of another width.
+
+    Raises:
+        TrainingFault: the widths differ.
+    """
+    widths = {len(target.embedding) for target in material.texts if target.embedding is not None}
+    if stage.regression and isinstance(network, BiEncoder) and widths - {network.dims}:
+        raise TrainingFault(
+            f"stage {stage.name}: regression draws embeddings of {network.dims} dims to the guide's of {max(widths)}; "
+            "give a guide of as many dims, or leave regression out"
+        )
+
+
 class Learner(nn.Module):
     """All that a stage trains: the network, and what its imitation of another body needs besides.
 
@@ -201,8 +216,8 @@ def train_stage(
     """Train a network in place, through one stage of its recipe.
 
     The state is written to ``checkpoint`` every two minutes; a later call with the same arguments goes on from it and
-    ends with the same weights as a run that never stopped (each step seeds its own dropout). The file is removed at
-    the end of the stage.
+    ends with the same weights as a run that never stopped (each step seeds its own dropout). The file stays: whoever
+    saves the network then removes it.
     """
     total = steps_of(material, stage)
     known = None
@@ -239,7 +254,6 @@ def train_stage(
     for parameter in kept:
         parameter.requires_grad_(True)
     learner.eval()
-    checkpoint.unlink(missing_ok=True)
 
 
 def _save(learner: Learner, optimiser: torch.optim.AdamW, done: int, path: Path) -> None:

@@ -189,6 +189,33 @@ def test_a_student_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> 
     assert found[0]["test"]["pearson"] == found[1]["test"]["pearson"]
 
 
+def test_a_student_that_was_stopped_before_it_was_saved_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", -1.0)
+    write_study(tmp_path)
+    plan, ground = study_of(tmp_path)
+    cell, steps = plan.student("softmax", 32, seed=1), list[int]()
+    folder = tmp_path / "cell"
+    folder.mkdir()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "one":
+            steps.append(done)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("scripts.studies.length.run.save_network", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_student(plan, cell, ground, folder, tmp_path / "parent", progress)
+    assert steps == [1, 2, 3, 4]
+    assert run_student(plan, cell, ground, folder, tmp_path / "parent", progress)["curve"][-1]["step"] == 4
+    assert steps == [1, 2, 3, 4]
+    assert not (folder / "stage.safetensors").exists()
+
+
 @pytest.mark.parametrize(("control", "most"), [("truncated", 64), ("pieces", 120)])
 def test_what_reading_costs_is_told_of_the_tokens_that_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, control: Control, most: int

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from model.training.networks import BiEncoder, load_network, make_network, save_network
-from model.training.trainer import Progress, train_stage
+from model.training.trainer import Progress, check_aims, train_stage
 from scripts.studies.answers import keep
 from scripts.studies.cells import Cell, Found
 from scripts.studies.length.ground import Ground
@@ -89,6 +89,7 @@ def run_student(plan: Plan, cell: Cell, ground: Ground, folder: Path, shared: Pa
         student = make_network(recipe, plan.start(attention)).eval()
         assert isinstance(student, BiEncoder)  # the plan's recipe is of one
         encode, dev = reader_of(student), ground.judged("dev", tokens)
+        check_aims(student, plan.stage, material)
         course = Course(path, plan.looks(tokens), lambda: in_context(encode, dev)[0])
         course.begin()
 
@@ -96,8 +97,10 @@ def run_student(plan: Plan, cell: Cell, ground: Ground, folder: Path, shared: Pa
             course.step(done)
             progress(stage, done, total)
 
-        train_stage(student, recipe, plan.stage, material, folder / "stage.safetensors", step)
+        checkpoint = folder / "stage.safetensors"
+        train_stage(student, recipe, plan.stage, material, checkpoint, step)
         save_network(student, recipe, plan.start(attention), folder / TRAINED)
+        checkpoint.unlink(missing_ok=True)
     assert isinstance(student, BiEncoder)  # what was saved is what was made
     course_told = json.loads(path.read_text("utf-8"))
     judged = _judged(cell, ground, reader_of(student), tokens, folder)

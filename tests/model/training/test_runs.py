@@ -180,6 +180,33 @@ def test_a_run_stopped_between_stages_goes_on_and_leaves_only_its_end(tmp_path: 
     assert seen == []
 
 
+def test_a_run_stopped_before_a_stage_was_saved_does_not_train_it_again(
+    tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.training.trainer.CHECKPOINT_SECONDS", -1.0)
+    recipe = NetworkRecipe.model_validate(network("bi-encoder", keep_initial=0.5, stage={"epochs": 1}))
+    seen: list[int] = []
+
+    def run(folder: Path) -> dict[str, torch.Tensor]:
+        stages = [Material(examples(16))]
+        train_network(recipe, pretrained, stages, folder, lambda stage, done, total: seen.append(done))
+        return load_file(folder / "model.safetensors")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    whole = run(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr("model.training.runs.keep_initial", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "stopped")
+    assert seen == [1, 1]
+    stopped = run(tmp_path / "stopped")
+    assert seen == [1, 1]
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in whole.items())
+    assert not list((tmp_path / "stopped").glob("stage-*"))
+
+
 @pytest.mark.parametrize("difference", ["recipe", "init", "material"])
 def test_a_folder_is_taken_up_by_its_own_run_only(tmp_path: Path, pretrained: Path, difference: str) -> None:
     def go(seed: int, init: Path, rows: list[Example]) -> None:
@@ -452,6 +479,21 @@ def test_a_student_drawn_to_its_guide_comes_closer(tmp_path: Path, pretrained: P
     again = materials(what, with_texts, None, pretrained, tmp_path / "run", lambda *_: None)
     for one, two in zip(stages[0].texts, again[0].texts, strict=True):
         assert np.array_equal(one.embedding, two.embedding)
+
+
+@pytest.mark.parametrize("dims", [16, 48])
+def test_embeddings_are_not_drawn_to_a_guides_of_another_width(
+    tmp_path: Path, pretrained: Path, with_texts: TrainingData, dims: int
+) -> None:
+    guide = shutil.copytree(pretrained, tmp_path / "guide")
+    bert(dims=dims).save_pretrained(guide)
+    stages = [text_stage(imitation={"weights": {"hidden": 1.0}}, name="first"), text_stage(regression=1.0)]
+    what = NetworkRecipe.model_validate(network("bi-encoder", guide=str(guide)) | {"stages": stages})
+    material = materials(what, with_texts, None, pretrained, tmp_path / "run", lambda *_: None)
+    told: list[str] = []
+    with pytest.raises(TrainingFault, match=f"stage texts: regression .* of 32 dims to the guide's of {dims};"):
+        train_network(what, pretrained, material, tmp_path / "run", lambda stage, *_: told.append(stage))
+    assert told == []  # it is refused before any stage
 
 
 def test_a_guide_may_be_a_bundle(tmp_path: Path, pretrained: Path) -> None:
