@@ -1,7 +1,7 @@
 """What is the teacher signal? Several networks' scores, standardised, averaged, and put on the scale of a logit."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ SIGNAL = "signal.json"
 
 @dataclass(frozen=True)
 class Member:
-    """One scorer of the signal: whose weights, and how its raw scores are standardised (on the dev split)."""
+    """One scorer of the signal: whose weights, and how its raw scores are standardised (on the dev split).
+
+    ``graph`` is the sha256 of the file that labels, where that was noted: older signals are the same without it.
+    """
 
     name: str
     kind: str
@@ -27,6 +30,7 @@ class Member:
     mean: float
     deviation: float
     dev: Correlation
+    graph: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

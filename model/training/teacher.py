@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.bundle import GRAPH_FILES
 from model.encoder import OnnxEncoder
 from model.ensemble import Standard
 from model.faults import TrainingFault
 from model.head import Calibration, Head
+from model.manifest import check_digests, sha256_of
 from model.training.graphs import write_graph
 from model.training.logits import TeacherLogits
 from model.training.material import materials
@@ -43,14 +45,17 @@ class Ensemble:
 
         Raises:
             TrainingFault: not such a folder, or a member is not the one that was calibrated.
+            ArtifactError: a member's graph is missing, or is not the one that was calibrated.
         """
-        signal = Signal.read(folder)
+        signal, remedy = Signal.read(folder), "run dse teacher train into a new folder"
         for member in signal.members:
             if (actual := network_digest(folder / member.name)) != member.digest:
                 raise TrainingFault(
                     f"{folder / member.name} has been altered: its digest is {actual}, {SIGNAL} says {member.digest}; "
-                    "run dse teacher train into a new folder"
+                    f"{remedy}"
                 )
+            if member.graph is not None:
+                check_digests(folder / member.name, {GRAPH_FILES["fp32"]: member.graph}, remedy)
         return cls(signal, [_scorer(folder / member.name, signal.max_tokens) for member in signal.members])
 
     def raw_scores(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
@@ -139,6 +144,7 @@ def train_teacher(
                 float(column.mean()),
                 float(column.std()),
                 Correlation.of(column, gold),
+                sha256_of(folder / member.name / GRAPH_FILES["fp32"]),
             )
         )
     mean = np.stack(columns, axis=1).mean(axis=1)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from model.faults import TrainingFault
+from model.manifest import ArtifactError
 from model.training.pairs import Pair
 from model.training.recipes import TeacherRecipe
 from model.training.teacher import Ensemble, train_teacher
@@ -85,6 +86,29 @@ def test_a_signal_without_an_encoder_cannot_find_neighbours(tmp_path: Path, pair
     train_teacher(recipe(), training_data(pair_files), None, str(theirs), tmp_path / "run", lambda *_: None)
     with pytest.raises(TrainingFault, match="theirs has no bi-encoder among its members"):
         Ensemble.load(tmp_path / "run").sentence_member()
+
+
+@pytest.mark.parametrize(("name", "fault"), [("onnx/model.onnx", ArtifactError), ("config.json", TrainingFault)])
+def test_a_member_that_was_altered_does_not_label(
+    tmp_path: Path, pair_files: Path, name: str, fault: type[Exception]
+) -> None:
+    theirs = write_roberta(tmp_path / "roberta")
+    train_teacher(recipe(), training_data(pair_files), None, str(theirs), tmp_path / "run", lambda *_: None)
+    with (tmp_path / "run/theirs" / name).open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(fault, match=r"theirs.* has been altered: .*; run dse teacher train into a new folder"):
+        Ensemble.load(tmp_path / "run")
+
+
+def test_a_signal_of_before_graphs_were_noted_is_the_same(tmp_path: Path, pair_files: Path) -> None:
+    """Labels that were written under it go on."""
+    theirs = write_roberta(tmp_path / "roberta")
+    signal = train_teacher(recipe(), training_data(pair_files), None, str(theirs), tmp_path / "run", lambda *_: None)
+    written = json.loads((tmp_path / "run/signal.json").read_text())
+    del written["members"][0]["graph"]
+    (tmp_path / "run/signal.json").write_text(json.dumps(written))
+    assert Ensemble.load(tmp_path / "run").signal == signal
+    assert signal.members[0].graph is not None
 
 
 def test_progress_tells_the_members_apart(tmp_path: Path, pretrained: Path, pair_files: Path) -> None:
