@@ -46,6 +46,18 @@ class PairSet(Strict):
             raise ValueError(f"{self.file}: give one of range, labels, classes and unlabelled")
         return self
 
+    @model_validator(mode="after")
+    def _a_range_has_two_ends(self) -> Self:
+        if self.range is not None and self.range[0] == self.range[1]:
+            raise ValueError(f"{self.file}: a range from {self.range[0]:g} to {self.range[1]:g} has no scores in it")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_gold(self) -> Self:
+        if stray := {label: gold for label, gold in (self.labels or {}).items() if not 0 <= gold <= 1}:
+            raise ValueError(f"{self.file}: labels stand for gold in 0..1, not for {stray}")
+        return self
+
 
 class TextSet(Strict):
     """One file of plain text, a text a line; ``limit`` takes that many, evenly spaced.

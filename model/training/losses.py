@@ -83,8 +83,8 @@ def cosent(similarity: Tensor, target: Tensor, scale: float) -> Tensor:
 def margin_mse(score: Tensor, teacher: Tensor, group: Tensor) -> Tensor:
     """Margin-MSE: the mean of ((s_i - s_j) - (t_i - t_j))^2 over all i, j of one group.
 
-    Hofstätter et al., arXiv 2010.02666: a student may be on another scale than its teacher, if only the differences
-    between candidates of the same query are the teacher's. 0 where no group has two rows.
+    Hofstätter et al., arXiv 2010.02666: a student may be off its teacher by any constant, a query, if only the
+    differences between its candidates are the teacher's. 0 where no group has two rows.
 
     Args:
         score: (pairs,) the student's.
@@ -147,7 +147,7 @@ def embedding_regression(student: Tensor, teacher: Tensor) -> Tensor:
 def matryoshka(embeddings: Tensor, dims: Sequence[int]) -> list[Tensor]:
     """Prefixes of (texts, dim) embeddings at unit length, one (texts, d) for each d of ``dims``.
 
-    Kusupati et al., arXiv 2205.13147: what is trained is the sum of any loss over them.
+    Kusupati et al., arXiv 2205.13147, train the sum of any loss over them; here it is the mean.
 
     Raises:
         TrainingFault: a prefix would be longer than the embedding.

@@ -28,7 +28,7 @@ class Stage(Strict):
     name: str
     sets: list[str] = Field([])
     teacher_only: list[str] = Field([])
-    losses: dict[PairLoss, Weight] | None = None
+    losses: Annotated[dict[PairLoss, Weight], Field(min_length=1)] | None = None
     texts: list[str] = Field([])
     text_batch: Annotated[int, Field(gt=1)] = 32
     regression: Annotated[float, Field(ge=0)] = 0.0
@@ -173,8 +173,8 @@ class NetworkRecipe(Strict):
     @model_validator(mode="after")
     def _losses_fit_the_head(self) -> Self:
         asked: set[PairLoss] = {name for stage in self.stages for name in self.losses(stage)}
-        if self.head.kind == "cosine" and asked & {"dse", "prediction"}:
-            raise ValueError("dse and prediction need a head: a cosine is no logit")
+        if self.head.kind == "cosine" and (stray := asked & {"dse", "prediction", "margin-mse"}):
+            raise ValueError(f"{', '.join(sorted(stray))}: not without a head, for a cosine is no logit")
         if self.head.kind == "classifier" and asked & {"cosent", "multiple-negatives"}:
             raise ValueError("cosent and multiple-negatives compare two embeddings: a classifier has none")
         if self.head.outputs > 1 and asked - {"dse", "prediction"}:
@@ -192,8 +192,10 @@ class NetworkRecipe(Strict):
     def _heads_are_trained_last(self) -> Self:
         if any(stage.head_only for stage in self.stages[: self.body_stages]):
             raise ValueError("stages that train the head alone come after those that train the body")
-        if self.body_stages < len(self.stages) and self.head.kind == "cosine":
-            raise ValueError("head_only needs a head: the cosine has nothing to train")
+        if self.body_stages < len(self.stages) and self.head.kind in ("cosine", "classifier"):
+            raise ValueError(
+                "head_only needs a head of its own: a cosine has nothing to train, a classifier is part of its body"
+            )
         if any(stage.search for stage in self.stages) and not self.head.symmetric_score:
             raise ValueError("search ranks texts by one score, the same for both orders: not for this head")
         return self

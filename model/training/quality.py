@@ -58,10 +58,12 @@ def fit_calibration(logits: NDArray[np.floating], gold: NDArray[np.floating]) ->
         gold: (pairs,) in 0..1.
 
     Raises:
-        TrainingFault: the fitted slope is not positive, so the scores do not rise with gold at all.
+        TrainingFault: the scores are all the same, or not finite, or do not rise with gold.
     """
     logits = np.asarray(logits, np.float64)
     gold = np.asarray(gold, np.float64)
+    if not 0 < np.ptp(logits) < np.inf:
+        raise TrainingFault("the scores are all the same, or some are no finite numbers: nothing to calibrate")
     centre, spread = logits.mean(), logits.std()
     standard = (logits - centre) / spread
 
@@ -72,12 +74,12 @@ def fit_calibration(logits: NDArray[np.floating], gold: NDArray[np.floating]) ->
         return float(loss), np.array([np.mean(excess * standard), np.mean(excess)])
 
     slope, intercept = minimize(cross_entropy, np.array([1.0, 0.0]), jac=True, method="BFGS").x
-    if slope <= 0:
+    if not 0 < slope < np.inf:
         raise TrainingFault(f"the scores fall as gold rises (slope {slope / spread:.3g}): nothing to calibrate")
     return Calibration(float(slope / spread), float(intercept - slope * centre / spread))
 
 
 def calibration_error(scores: NDArray[np.floating], gold: NDArray[np.floating]) -> float:
-    """Mean gap between score and gold, both 0..1, over 10 bins of equal count."""
-    bins = np.array_split(np.argsort(scores, kind="stable"), 10)
+    """Mean gap between score and gold, both 0..1, over 10 bins of equal count; of fewer pairs, over each."""
+    bins = np.array_split(np.argsort(scores, kind="stable"), min(10, len(scores)))
     return float(np.mean([abs(scores[rows].mean() - gold[rows].mean()) for rows in bins]))

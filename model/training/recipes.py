@@ -121,6 +121,8 @@ class SilverRecipe(_WithData):
     def _sets_exist(self) -> Self:
         if unknown := sorted({self.like, *self.sets} - set(self.data.sets)):
             raise ValueError(f"{unknown} are not sets of the data (it has {sorted(self.data.sets)})")
+        if self.data.sets[self.like].outputs != 1:
+            raise ValueError(f"like: {self.like} has no gold in 0..1 whose histogram could be followed")
         if unknown := sorted(set(self.texts) - set(self.data.texts)):
             raise ValueError(f"{unknown} are not texts of the data (it has {sorted(self.data.texts)})")
         return self

@@ -163,7 +163,7 @@ def test_margin_mse_of_lone_rows_is_zero_and_so_is_its_gradient() -> None:
     assert score.grad.tolist() == [0, 0, 0]
 
 
-def test_margin_mse_does_not_ask_for_the_teachers_scale() -> None:
+def test_margin_mse_does_not_ask_for_the_teachers_offset() -> None:
     teacher = torch.tensor([1.0, -2.0, 0.5])
     assert margin_mse(teacher + 7, teacher, torch.zeros(3, dtype=torch.int64)).item() == pytest.approx(0, abs=1e-12)
 

@@ -131,7 +131,10 @@ def test_texts_are_drawn_to_their_aims_in_every_prefix(answers: Answers) -> None
     ("kind", "facts", "message"),
     [
         ("bi-encoder", {"head": {"kind": "cosine"}, "stage": {"losses": {"dse": 1.0}}}, "a cosine is no logit"),
+        ("bi-encoder", {"head": {"kind": "cosine"}, "stage": {"losses": {"margin-mse": 1.0}}}, "a cosine is no logit"),
         ("cross-encoder", {"head": {"kind": "classifier"}, "stage": {"losses": {"cosent": 1.0}}}, "compare two"),
+        ("cross-encoder", {"head": {"kind": "classifier"}, "stage": {"head_only": True}}, "is part of its body"),
+        ("bi-encoder", {"stage": {"losses": {}}}, "at least 1 item"),
         ("cross-encoder", {"head": {"kind": "cosine"}}, "a cross-encoder has no cosine head"),
         ("bi-encoder", {"head": {"kind": "classifier"}}, "a bi-encoder has no classifier head"),
         ("bi-encoder", {"stage": {"texts": ["plain"]}}, "texts go with regression, imitation, maps_only or search"),

@@ -45,6 +45,19 @@ def test_classes_are_numbered_and_an_unlabelled_score_is_not_read(tmp_path: Path
     assert (classes.outputs, STS.outputs, unlabelled.outputs) == (2, 1, None)
 
 
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        ({"labels": {"yes": 5.0, "no": 0.0}}, r"gold in 0..1, not for {'yes': 5.0}"),
+        ({"labels": {"yes": float("nan")}}, r"gold in 0..1, not for {'yes': nan}"),
+        ({"range": (5, 5)}, "a range from 5 to 5 has no scores in it"),
+    ],
+)
+def test_scores_are_read_as_gold_between_0_and_1(read: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PairSet(file="set/train.tsv", terms="", **read)
+
+
 def test_a_left_text_is_in_one_part_of_its_file(tmp_path: Path) -> None:
     write(tmp_path, [f"question {row // 2}{'?' * (row % 2)}\tanswer {row}\t1" for row in range(400)])
     parts = [read_pairs(tmp_path, STS.model_copy(update={"part": part})) for part in ((0.0, 0.7), (0.7, 1.0))]

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,16 @@ def test_a_calibrated_score_is_the_expected_gold() -> None:
 def test_scores_that_fall_as_gold_rises_are_refused() -> None:
     with pytest.raises(TrainingFault, match="fall as gold rises"):
         fit_calibration(np.arange(10.0), np.arange(10.0)[::-1] / 10)
+
+
+@pytest.mark.parametrize("scores", [[0.0] * 30, [0.1] * 30, [0.0, 1.0, math.nan], [0.0, 1.0, math.inf]])
+def test_scores_that_say_nothing_are_refused(scores: list[float]) -> None:
+    with pytest.raises(TrainingFault, match="all the same, or some are no finite numbers"):
+        fit_calibration(np.array(scores), np.linspace(0, 1, len(scores)))
+
+
+def test_the_calibration_error_of_few_pairs_is_the_mean_of_their_gaps() -> None:
+    assert calibration_error(np.array([0.5, 0.2, 0.9]), np.array([0.6, 0.2, 0.5])) == pytest.approx(0.5 / 3)
 
 
 def test_decisions_accuracy_and_f1() -> None:

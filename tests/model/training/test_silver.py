@@ -125,6 +125,13 @@ def test_unknown_sets_and_texts_are_refused() -> None:
         recipe(texts=["nowhere"])
 
 
+@pytest.mark.parametrize("gold", [{"unlabelled": True}, {"classes": ["no", "yes"]}])
+def test_a_set_without_gold_between_0_and_1_is_not_followed(gold: dict) -> None:
+    other = {"file": "train.tsv", "terms": "made in a test"} | gold
+    with pytest.raises(ValueError, match=r"like: other has no gold in 0..1"):
+        recipe(like="other", data=DATA | {"sets": DATA["sets"] | {"other": other}})
+
+
 def test_texts_are_few_short_and_spread(tmp_path: Path, pair_files: Path) -> None:
     for name in ("train.tsv", "dev.tsv", "test.tsv"):
         (tmp_path / name).write_text((pair_files / name).read_text())
