@@ -70,7 +70,7 @@ class Imitation(nn.Module):
         if self.guesses:
             self.learned["head"] = deepcopy(head) if widths[0] == widths[1] else MlmHead.of(student)
 
-    def forward(self, student: PreTrainedModel, inputs: Inputs, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, student: PreTrainedModel, inputs: Inputs) -> Tensor:
         """The weighted sum of the losses on a padded batch of texts, with gradients for the student and this module.
 
         Both bodies read the same: masked texts if a loss of the recipe asks for guesses (as in DistilBERT), else the
@@ -79,12 +79,11 @@ class Imitation(nn.Module):
         Args:
             student: the body being trained.
             inputs: ``input_ids`` and ``attention_mask``, (texts, tokens) int64.
-            generator: draws the tokens that are masked; without one, torch's own does.
         """
         read, mask = inputs["input_ids"], inputs["attention_mask"]
         labels = torch.full_like(read, NOT_ASKED)
         if self.guesses:
-            read, labels = mask_tokens(read, mask, self.vocabulary, generator)
+            read, labels = mask_tokens(read, mask, self.vocabulary)
         seen = Seen(self, student, read, mask, labels)
         with torch.autocast(mask.device.type, enabled=False):
             return _sum(weight * LOSSES[name].of(seen) for name, weight in self.recipe.weights.items())

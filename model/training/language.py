@@ -101,7 +101,6 @@ def fit_mlm_head(
     vocabulary: Vocabulary,
     steps: int,
     seed: int = 0,
-    learning_rate: float = 1e-3,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MlmHead:
     """Fit a head to a frozen body that has none, on masked texts: the same head for the same arguments.
@@ -112,12 +111,11 @@ def fit_mlm_head(
         vocabulary: of the body's tokenizer.
         steps: one batch each.
         seed: of the masks.
-        learning_rate: of AdamW; falls linearly to nothing.
         progress: told the steps done and the steps in all.
     """
     generator = torch.Generator().manual_seed(seed)
     head, words = MlmHead.of(body), word_embeddings(body).detach()
-    optimiser = torch.optim.AdamW(head.parameters(), learning_rate)
+    optimiser = torch.optim.AdamW(head.parameters(), 1e-3)
     falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
     body.eval()  # type: ignore[no-untyped-call]
     for step in range(steps):

@@ -180,15 +180,14 @@ def attention_score_mse(student_scores: Tensor, teacher_scores: Tensor, mask: Te
     return _mean_where((student_scores - teacher_scores) ** 2, (real[:, :, None] & real[:, None, :])[:, None])
 
 
-def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def soft_cross_entropy(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Cross-entropy with the teacher's softmax, TinyBERT (arXiv 1909.10351), equation 10; mean over rows.
 
     Args:
         student_logits: (rows, classes) logits.
         teacher_logits: (rows, classes) logits.
-        temperature: both are divided by it.
     """
-    return functional.cross_entropy(student_logits / temperature, (teacher_logits / temperature).softmax(-1))
+    return functional.cross_entropy(student_logits, teacher_logits.softmax(-1))
 
 
 def uniform_layer_map(student_layers: int, teacher_layers: int) -> list[int]:
