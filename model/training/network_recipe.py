@@ -152,9 +152,9 @@ class NetworkRecipe(Strict):
 
     @property
     def as_initial(self) -> "NetworkRecipe":
-        """The same for a plain transformer, with the layers, attention and positions that the weights have."""
+        """The same for a plain transformer, with the layers, attention, positions and widths that the weights have."""
         changes = {"body": "transformer", "layers": None, "attention": None, "positions": None, "branch": None}
-        return self.model_copy(update=changes)
+        return self.model_copy(update=changes | {"matryoshka": []})
 
     def losses(self, stage: Stage) -> dict[PairLoss, float]:
         """What a stage asks of its pairs; if it does not say, the DSE objective, and CoSENT on what can be compared."""

@@ -283,7 +283,7 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
     """A fresh network from pretrained weights: ``init`` is a local folder or a hub id.
 
     Raises:
-        TrainingFault: there are no such weights, they are not a transformer's, or they lack a layer of the recipe's.
+        TrainingFault: there are no such weights, they are not a transformer's, or they lack what the recipe asks for.
     """
     if recipe.body == "static":
         # a table reads texts of any length; its transformer reads single words here
@@ -300,8 +300,14 @@ def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:
     if isinstance(network.body, BranchedBert) and recipe.branch is not None:
         network.body.start()
     check_length(network.body, recipe.max_tokens)
+    _check_prefixes(network.body, recipe)
     _freeze(network.body, recipe)
     if isinstance(network, CrossEncoder) and network.head is not None:
+        if getattr(network.body.config, "type_vocab_size", 1) < 2:
+            raise TrainingFault(
+                f"{init} is of kind {network.body.config.model_type} and tells no two segments apart, which its head "
+                'would compare: give the recipe head = { kind = "classifier" }'
+            )
         with torch.no_grad():  # a sentence encoder never saw the second segment's embedding
             segments = network.body.get_parameter("embeddings.token_type_embeddings.weight")
             segments[1] = segments[0]
@@ -328,16 +334,17 @@ def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
         return StaticBody.from_pretrained(source, use_safetensors=True)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        for name, share in (
-            ("hidden_dropout_prob", recipe.dropout),
-            ("attention_probs_dropout_prob", recipe.attention_dropout),
+        for share, names in (
+            (recipe.dropout, ("hidden_dropout_prob", "dropout", "seq_classif_dropout")),
+            (recipe.attention_dropout, ("attention_probs_dropout_prob", "attention_dropout")),
         ):
-            if hasattr(config, name):
-                setattr(config, name, share)
+            for name in names:  # BERT's, then DistilBERT's
+                if hasattr(config, name):
+                    setattr(config, name, share)
         if (ours := _own_kind(recipe, config, source)) is not None:
             return ours.from_pretrained(source, config=config, use_safetensors=True)
         if recipe.head.kind != "classifier":
-            return AutoModel.from_pretrained(source, config=config, add_pooling_layer=False, use_safetensors=True)
+            return _without_pooler(config, source)
         if not any(name.endswith("SequenceClassification") for name in config.architectures or ()):
             config.num_labels = 1  # a new classifier, over a body that had none
         if config.num_labels != 1:
@@ -348,6 +355,16 @@ def _body_of(recipe: NetworkRecipe, source: Path | str) -> PreTrainedModel:
         return AutoModelForSequenceClassification.from_pretrained(source, config=config, use_safetensors=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise TrainingFault(f"{source}: not a pretrained transformer ({error}); give its folder with --init") from error
+
+
+def _without_pooler(config: PretrainedConfig, source: Path | str) -> PreTrainedModel:
+    try:
+        return AutoModel.from_pretrained(source, config=config, add_pooling_layer=False, use_safetensors=True)
+    except TypeError as error:
+        raise TrainingFault(
+            f"{source} is of kind {config.model_type}: to embed texts, or to compare segments, give weights of BERT's "
+            "kind, or of another whose pooling layer can be left out (roberta, mpnet, albert)"
+        ) from error
 
 
 def _own_kind(
@@ -419,6 +436,13 @@ def check_length(body: PreTrainedModel, max_tokens: int) -> None:
         raise TrainingFault(
             f"max_tokens is {max_tokens}, but the body has {positions} positions: ask for less, or train one with "
             f"positions = {{ tokens = {max_tokens} }}"
+        )
+
+
+def _check_prefixes(body: PreTrainedModel, recipe: NetworkRecipe) -> None:
+    if stray := [dims for dims in recipe.matryoshka if dims >= body.config.hidden_size]:
+        raise TrainingFault(
+            f"matryoshka names {stray}, but embeddings of {body.config.hidden_size} dims are cut to fewer: name fewer"
         )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from model.faults import TrainingFault
 from model.head import MlpHead as NumpyHead
@@ -23,7 +24,7 @@ from model.training.networks import (
 from model.training.objectives import Example
 from model.training.pairs import Pair
 from model.training.trainer import Learner, Material, train_stage, warmup_then_linear
-from tests.model.training.tiny_training import network
+from tests.model.training.tiny_training import bert, network, write_tokenizer
 
 PAIRS = [Pair("1", "apple river", "river stone", 1.0), Pair("2", "cloud", "green table music", 0.2)]
 
@@ -177,6 +178,47 @@ def test_layers_are_those_that_were_named_and_stay_so(tmp_path: Path, pretrained
         torch.testing.assert_close(loaded(PAIRS).logit, made(PAIRS).logit)
     with pytest.raises(TrainingFault, match=r"layers \[2\] asked for, but the initial weights have 2"):
         make_network(recipe(layers=[0, 2]), pretrained)
+
+
+@pytest.mark.parametrize("facts", [{}, {"body": "static", "head": {"kind": "cosine"}}])
+def test_a_prefix_as_wide_as_the_embedding_is_refused(pretrained: Path, facts: dict) -> None:
+    make_network(recipe(matryoshka=[16, 31], **facts), pretrained)
+    with pytest.raises(TrainingFault, match=r"matryoshka names \[32, 40\], but embeddings of 32 dims"):
+        make_network(recipe(matryoshka=[16, 32, 40], **facts), pretrained)
+
+
+def test_a_guide_may_be_narrower_than_what_is_cut_to(pretrained: Path) -> None:
+    make_network(recipe(matryoshka=[40]).as_initial, pretrained)
+
+
+def write_distilbert(folder: Path) -> Path:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64}
+    DistilBertForSequenceClassification(DistilBertConfig(num_labels=1, **sizes)).save_pretrained(folder)
+    return write_tokenizer(folder)
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_a_body_that_cannot_embed_is_named(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(TrainingFault, match="is of kind distilbert: to embed texts"):
+        make_network(recipe(kind), write_distilbert(tmp_path))
+
+
+def test_a_head_that_compares_segments_needs_a_body_that_tells_them_apart(tmp_path: Path) -> None:
+    bert(type_vocab_size=1).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    with pytest.raises(TrainingFault, match="is of kind bert and tells no two segments apart"):
+        make_network(recipe("cross-encoder"), tmp_path)
+
+
+def test_a_classifier_of_another_kind_drops_what_its_recipe_says(tmp_path: Path) -> None:
+    write_distilbert(tmp_path)
+    facts = {"head": {"kind": "classifier"}, "dropout": 0.0, "attention_dropout": 0.25}
+    made = make_network(recipe("cross-encoder", **facts), tmp_path)
+    shares = [(name, module.p) for name, module in made.named_modules() if isinstance(module, torch.nn.Dropout)]
+    assert len(shares) == 4
+    for name, share in shares:
+        assert share == (0.25 if "attention" in name else 0.0), name
 
 
 def test_what_is_frozen_stays_as_it_was(tmp_path: Path, pretrained: Path) -> None:

@@ -38,6 +38,11 @@ def bert(layers: int = 2, dims: int = 32, heads: int = 4, seed: int = 0, **facts
 def write_pretrained(folder: Path) -> Path:
     """A BERT of two layers and the letters' tokenizer, as a Hugging Face folder."""
     bert().save_pretrained(folder)
+    return write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """The letters' tokenizer, beside some weights."""
     tiny.tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
     return folder
