@@ -124,6 +124,12 @@ class BundleManifest(BaseModel):
         files = [self.files[part + name] for part in self._parts() for name in (GRAPH_FILES[graph], TOKENIZER)]
         return hashlib.sha256(json.dumps([*files, self.max_tokens]).encode()).hexdigest()
 
+    def answers_digest(self, graph: Graph) -> str:
+        """All that decides what a bundle answers with a graph, its head and calibration among it; not its card."""
+        files = [self.files[name] for name in sorted(self.loaded(graph))]
+        facts = self.model_dump(include={"max_tokens", "calibration", "signal"})
+        return hashlib.sha256(json.dumps([files, facts]).encode()).hexdigest()
+
     def loaded(self, graph: Graph) -> list[str]:
         """The files that are read to serve a graph: itself, tokenizer and head, of every member."""
         ends = (GRAPH_FILES[graph], TOKENIZER, HEAD)

@@ -1,7 +1,5 @@
 """What does a teacher that is served say of pairs to learn from? What is labelled is then what it answers."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.bundle import MANIFEST, BundleManifest, Graph, Teacher, load_teacher
+from model.bundle import MANIFEST, BundleManifest, Teacher, load_teacher
 from model.ensemble import OnnxEnsemble
 from model.faults import TrainingFault
 from model.head import Calibration
@@ -44,7 +42,8 @@ class ServedTeacher:
                 f"{folder / MANIFEST} has no figures of {graph} on dev, by which students are told how good their "
                 "teacher is; export the bundle with dse teacher export"
             ) from error
-        member = Member(manifest.name, manifest.kind, _digest(manifest, graph), mean=0.0, deviation=1.0, dev=dev)
+        digest = manifest.answers_digest(graph)
+        member = Member(manifest.name, manifest.kind, digest, mean=0.0, deviation=1.0, dev=dev)
         if not manifest.trained_on:
             raise TrainingFault(
                 f"{folder / MANIFEST} does not say what the teacher was trained on, which cards of its students have "
@@ -80,10 +79,3 @@ def teacher_at(folder: Path) -> Ensemble | ServedTeacher:
         TrainingFault: it is neither, or was altered (as ``ArtifactError`` says it of a bundle).
     """
     return ServedTeacher.load(folder) if (folder / MANIFEST).exists() else Ensemble.load(folder)
-
-
-def _digest(manifest: BundleManifest, graph: Graph) -> str:
-    """Of all that decides the bundle's answers, its card apart."""
-    files = [manifest.files[name] for name in sorted(manifest.loaded(graph))]
-    facts = manifest.model_dump(include={"max_tokens", "calibration", "signal"})
-    return hashlib.sha256(json.dumps([files, facts]).encode()).hexdigest()

@@ -83,14 +83,17 @@ def of_bundle(folder: Path, prefixes: bool = False) -> Model:
     settings = read_settings()
     student = load_student(folder, settings.threads, long_text=settings.long_text)
     manifest = BundleManifest.read(folder)
-    files = manifest.loaded(manifest.pick(None, folder))
+    files = manifest.loaded(student.graph)
+    digest = manifest.answers_digest(student.graph)
+    if settings.long_text != "truncate":
+        digest += f"+{settings.long_text}"
 
     def score(rows: Rows) -> Scores:
         answers = score_pairs(student.encoder, student.head, rows)
         return {"score": student.score(answers.logits), "similarity": answers.similarities}
 
     return Model(
-        ModelFacts(student.name, "bundle", _megabytes(folder / file for file in files), student.encoder_digest),
+        ModelFacts(student.name, "bundle", _megabytes(folder / file for file in files), digest),
         score,
         encode=student.encoder.encode,
         head=None if isinstance(student.head, CosineHead) else student.head,
@@ -129,7 +132,7 @@ def of_teacher(folder: Path) -> Model:
         return {"score": teacher.score(teacher.scorer.score(rows).logits)}
 
     megabytes = _megabytes(folder / file for file in manifest.loaded(graph))
-    facts = ModelFacts(teacher.name, "teacher", megabytes, manifest.graph_digest(graph))
+    facts = ModelFacts(teacher.name, "teacher", megabytes, manifest.answers_digest(graph))
     return Model(facts, score, teaches=("score",), tokenizer=next(folder.rglob(TOKENIZER)))
 
 

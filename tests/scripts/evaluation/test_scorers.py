@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.bundle import GRAPH_FILES, HEAD, TOKENIZER, Student, load_student, load_teacher
+from model.bundle import GRAPH_FILES, HEAD, MANIFEST, TOKENIZER, Student, load_student, load_teacher
 from model.similarity import score_pairs
 from scripts.evaluation.scorers import of_bundle, of_folder, of_teacher
-from tests.tiny import write_student
+from tests.tiny import write_ensemble, write_student
 
 ROWS = [("listen", "silent"), ("google", "banana"), ("listen", "stone")]
 
@@ -21,8 +21,31 @@ def test_a_bundle_answers_what_the_service_would(student_bundle: Path, student: 
     assert model.encode is not None
     np.testing.assert_allclose(model.encode(["stone"]), student.encoder.encode(["stone"]), atol=1e-6)
     assert (model.facts.name, model.facts.kind, model.teaches) == ("tiny-student", "bundle", ())
-    assert model.facts.digest == student.encoder_digest
     assert model.head is not None
+
+
+def test_a_bundle_is_told_by_all_that_decides_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by the graph alone: several heads are trained over one encoder."""
+    neutral = {"slope": 1.0, "intercept": 0.0}
+    folders = [
+        write_student(tmp_path / "mlp"),
+        write_student(tmp_path / "quadratic", head="quadratic"),
+        write_student(tmp_path / "calibrated", calibration={"score": neutral, "similarity": neutral}),
+    ]
+    assert len({load_student(folder, threads=1).encoder_digest for folder in folders}) == 1
+    digests = [of_bundle(folder).facts.digest for folder in folders]
+    assert len(set(digests)) == 3
+    assert of_bundle(write_student(tmp_path / "card", name="another name")).facts.digest == digests[0]
+    monkeypatch.setenv("DSE_LONG_TEXT", "chunk")
+    assert of_bundle(folders[0]).facts.digest == f"{digests[0]}+chunk"
+
+
+def test_a_teacher_is_told_by_its_signal_too(tmp_path: Path) -> None:
+    folders = [write_ensemble(tmp_path / name) for name in ("one", "other")]
+    manifest = json.loads((folders[1] / MANIFEST).read_text())
+    manifest["signal"]["slope"] += 1
+    (folders[1] / MANIFEST).write_text(json.dumps(manifest))
+    assert of_teacher(folders[0]).facts.digest != of_teacher(folders[1]).facts.digest
 
 
 def test_a_bundle_that_may_be_cut_answers_by_each_width(tmp_path: Path) -> None:
