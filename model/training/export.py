@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from model.encoder import OnnxEncoder
 from model.ensemble import OnnxEnsemble, Standard
 from model.faults import TrainingFault
 from model.manifest import digests_of
+from model.spaced import spaced
 from model.tokens import PairTokenizer, SentenceTokenizer
 from model.training.card import network_card, signal_card
 from model.training.fusion import fuse_attention
@@ -39,8 +40,6 @@ Say = Callable[[str], None]
 """Told each step as it begins."""
 
 Scorer = Callable[[Sequence[Pair]], Scored]
-
-_T = TypeVar("_T")
 
 
 def export_network(
@@ -170,7 +169,7 @@ def export_untouched(weights: Path, texts: Sequence[str], output: Path, progress
         export = ExportRecipe(max_tokens=most, licence="that of the weights", lineage=[f"{name}, untouched"])
 
         def usual() -> list[Arrays]:
-            return _one_by_one(network, _spaced(list(texts), export.int8.calibration_texts))
+            return _one_by_one(network, spaced(texts, export.int8.calibration_texts))
 
         part = _graphs(network, recipe, export, weights, pairs, usual, folder, progress)
         neutral = {"slope": 1.0, "intercept": 0.0}
@@ -362,21 +361,17 @@ def calibration_inputs(network: Network, recipe: NetworkRecipe, data: TrainingDa
     """
     train = [pair for pairs in pairs_to_train(recipe.stages, data).values() for pair in pairs]
     if isinstance(network, CrossEncoder):
-        pairs = network.tokenizer.tokenize([(pair.left, pair.right) for pair in _spaced(train, count)])
+        pairs = network.tokenizer.tokenize([(pair.left, pair.right) for pair in spaced(train, count)])
         return [network.tokenizer.padded(pairs, row) for row in np.arange(len(pairs))[:, None]]
     lefts = [pair.left for pair in train]
     plain = [text for name in recipe.texts for text in data.texts(name)]
-    from_pairs = _spaced(lefts, count if not plain else count // 2)
-    return _one_by_one(network, [*from_pairs, *_spaced(plain, count - len(from_pairs))])
+    from_pairs = spaced(lefts, count if not plain else count // 2)
+    return _one_by_one(network, [*from_pairs, *spaced(plain, count - len(from_pairs))])
 
 
 def _one_by_one(network: BiEncoder, texts: Sequence[str]) -> list[Arrays]:
     tokens = network.tokenizer.tokenize(texts)
     return [network.tokenizer.padded(tokens, row) for row in np.arange(len(tokens))[:, None]]
-
-
-def _spaced(rows: list[_T], count: int) -> list[_T]:
-    return rows[:: max(1, len(rows) // max(1, count))][:count]
 
 
 def _write_settings(network: Network, run: Path, folder: Path, max_tokens: int) -> None:

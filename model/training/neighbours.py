@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.faults import TrainingFault
+from model.spaced import spaced
 from model.training.pairs import TrainingData, normalised
 from model.training.recipes import NeighbourRecipe
 from model.training.silver import write_silver
@@ -43,8 +44,7 @@ def write_neighbours(
     found = list(_neighbours(recipe, data, embed))
     if not found:
         raise TrainingFault(f"no neighbours among the pairs of {', '.join(recipe.sets)}; name larger sets")
-    count = min(recipe.limit or len(found), len(found))
-    chosen = [found[row * len(found) // count] for row in range(count)]
+    chosen = spaced(found, recipe.limit or len(found))
     cosines = np.array([cosine for *_, cosine in chosen])
     write_silver(output, [(left, right) for left, right, _ in chosen], cosines, data.described_by_name(recipe.sets))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from model.faults import TrainingFault
 from model.manifest import digests_of
+from model.spaced import spaced
 from model.training.data_recipe import SILVER, SILVER_PAIRS, DataRecipe, PairSet
 from model.training.network_recipe import Stage
 
@@ -223,9 +224,7 @@ class TrainingData:
         if (longest := text_set.max_words) is not None:
             lines = [line for line in lines if len(line.split()) <= longest]
         every = self._held_out.without_texts(lines)
-        if text_set.limit is None or text_set.limit >= len(every):
-            return every
-        return [every[row * len(every) // text_set.limit] for row in range(text_set.limit)]
+        return every if text_set.limit is None else spaced(every, text_set.limit)
 
     def _pairs(self, name: str) -> list[Pair]:
         if name != SILVER:

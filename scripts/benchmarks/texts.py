@@ -3,9 +3,10 @@
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from model.spaced import spaced
 from scripts.console import BadInput, read_lines
 
 MIX = ("queries", "sentences", "queries", "sentences", "paragraphs")
@@ -20,14 +21,14 @@ def texts_of(path: Path | None, data: Path | None, kind: str, count: int) -> tup
     """
     if path is not None:
         lines = [line for _, line in read_lines(path, "texts")]
-        return _spaced(list(dict.fromkeys(lines)), count), path.name
+        return spaced(list(dict.fromkeys(lines)), count), path.name
     if data is None:
         raise BadInput("there is nothing to encode: give --texts FILE, a text a line, or --data (DSE_DATA)")
     if kind not in (*_READERS, "mix"):
         raise BadInput(f"--kind {kind}: give {', '.join(_READERS)} or mix")
     if kind != "mix":
-        return _spaced(_READERS[kind](data), count), kind
-    turns = [_spaced(_READERS[part](data), -(-count * MIX.count(part) // len(MIX))) for part in dict.fromkeys(MIX)]
+        return spaced(_READERS[kind](data), count), kind
+    turns = [spaced(_READERS[part](data), -(-count * MIX.count(part) // len(MIX))) for part in dict.fromkeys(MIX)]
     by_kind = dict(zip(dict.fromkeys(MIX), map(iter, turns), strict=True))
     mixed = [text for number in range(count) if (text := next(by_kind[MIX[number % len(MIX)]], None)) is not None]
     return list(dict.fromkeys(mixed)), "mix"
@@ -64,11 +65,6 @@ _READERS: dict[str, Callable[[Path], list[str]]] = {
     "sentences": sentences,
     "paragraphs": _paragraphs,
 }
-
-
-def _spaced(texts: Sequence[str], count: int) -> list[str]:
-    """So many of them, evenly spaced; all if there are no more."""
-    return [texts[place * len(texts) // count] for place in range(count)] if count < len(texts) else list(texts)
 
 
 def _lines(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from model.spaced import spaced
 from model.training.material import materials
 from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import BiEncoder, start_and_origin
@@ -92,6 +93,4 @@ def _once(stage: Stage) -> Stage:
 
 def _some(material: Material, stage: Stage) -> Material:
     """Enough of a stage's material for a few steps, spaced over all of it: texts of one end may be of one length."""
-    examples, texts = material.examples, material.texts
-    pairs, lone = STEPS * stage.batch, STEPS * stage.text_batch
-    return Material(examples[:: max(1, len(examples) // pairs)][:pairs], texts[:: max(1, len(texts) // lone)][:lone])
+    return Material(spaced(material.examples, STEPS * stage.batch), spaced(material.texts, STEPS * stage.text_batch))

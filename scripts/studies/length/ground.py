@@ -5,10 +5,11 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
+from model.spaced import spaced
 from model.tokens import SentenceTokenizer
 from model.training.guide import guide_embeddings
 from model.training.network_recipe import NetworkRecipe
@@ -26,8 +27,6 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 LongSet = GoldPairs | Collection
 
-_T = TypeVar("_T")
-
 
 class Ground:
     """Pairs of every split, each split with sentences of its own to stand around them, and sets of long texts."""
@@ -42,9 +41,9 @@ class Ground:
         }
         sizes = plan.sizes
         self._pairs: dict[Split, list[Pair]] = {
-            "train": _spaced([pair for name in plan.stage.sets for pair in data.pairs(name)], sizes.train),
-            "dev": _spaced(data.dev, sizes.dev),
-            "test": _spaced(data.test, sizes.test),
+            "train": spaced([pair for name in plan.stage.sets for pair in data.pairs(name)], sizes.train),
+            "dev": spaced(data.dev, sizes.dev),
+            "test": spaced(data.test, sizes.test),
         }
 
     def judged(self, split: Split, tokens: int) -> list[Pair]:
@@ -68,7 +67,7 @@ class Ground:
             salt = f"{recipe.seed}/{len(learned) // len(pairs)}"
             left = steps * stage.batch - len(learned)
             learned += self._contexts["train"].around(pairs[:left], tokens, salt)
-        texts = _spaced([pair.left for pair in learned], steps * stage.text_batch)
+        texts = spaced([pair.left for pair in learned], steps * stage.text_batch)
         aims = guide_embeddings(recipe, self._plan.init, texts, shared, progress)
         return Material(
             [Example(pair, pair.gold, np.nan) for pair in learned],
@@ -86,13 +85,6 @@ def ground_digest(recipe: DistillationRecipe, root: Path, long_sets: Sequence[Lo
     learned = data_digest(root, recipe.data, [*stage.sets, *stage.texts])
     judged = {one.facts.name: one.facts.files for one in long_sets}
     return hashlib.sha256(json.dumps([learned, judged], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _spaced(rows: Sequence[_T], most: int) -> list[_T]:
-    """So many rows, evenly spaced; all, if there are no more."""
-    if most >= len(rows):
-        return list(rows)
-    return [rows[number * len(rows) // most] for number in range(most)]
 
 
 def _some(of: LongSet, pairs: int) -> LongSet:
