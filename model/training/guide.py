@@ -32,7 +32,7 @@ def guide_embeddings(
     They are written to ``folder`` once, in chunks; a run that stopped goes on with the chunk it was at.
 
     Args:
-        recipe: says where texts are cut.
+        recipe: says where texts are cut, and in which precision weights compute.
         source: a student's bundle (its int8 graph is asked), or pretrained weights: a folder or a hub id.
         texts: each is embedded alone; a text longer than the guide reads is cut, or, with ``recipe.guide_pieces``, the
             mean of its pieces.
@@ -57,8 +57,11 @@ def guide_embeddings(
 
 
 def _digest(source: Path | str, recipe: NetworkRecipe, texts: Sequence[str]) -> str:
-    weights = Path(source) / (MANIFEST if (Path(source) / MANIFEST).exists() else "model.safetensors")
-    read = "pieces" if recipe.guide_pieces else recipe.max_tokens
+    bundle = (Path(source) / MANIFEST).exists()  # it computes as it was exported, whatever the recipe's precision
+    weights = Path(source) / (MANIFEST if bundle else "model.safetensors")
+    read = f"pieces of {recipe.max_tokens}" if recipe.guide_pieces else f"{recipe.max_tokens}"
+    if recipe.precision != "bf16" and not bundle:  # bf16 goes unnamed, as before any was named
+        read += f" in {recipe.precision}"
     seen = hashlib.sha256(f"{sha256_of(weights) if weights.exists() else source} {read}\n".encode())
     for text in texts:
         seen.update(text.encode() + b"\n")

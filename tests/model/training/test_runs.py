@@ -1,5 +1,6 @@
 """What reaches a network, and which run a folder belongs to."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from model.bundle import load_student
 from model.faults import TrainingFault
 from model.head import Calibration
-from model.manifest import ArtifactError
+from model.manifest import ArtifactError, sha256_of
 from model.training import distil as distil_module
 from model.training import networks, trainer
 from model.training import tasks as tasks_module
@@ -481,6 +482,16 @@ def test_a_student_drawn_to_its_guide_comes_closer(tmp_path: Path, pretrained: P
         assert np.array_equal(one.embedding, two.embedding)
 
 
+def test_int8_is_scaled_by_pairs_from_all_over_the_sets(pretrained: Path, pair_files: Path) -> None:
+    """More than half of them, so that every second one would end in the middle."""
+    what, data = NetworkRecipe.model_validate(network("cross-encoder")), training_data(pair_files)
+    made, train = make_network(what, pretrained), data.pairs("train")
+    rows = [tuple(inputs["input_ids"][0]) for inputs in calibration_inputs(made, what, data, 100)]
+    last = made.tokenizer.padded(made.tokenizer.tokenize([(train[158].left, train[158].right)]))["input_ids"][0]
+    assert len(train) == 160
+    assert rows[-1] == tuple(last)
+
+
 @pytest.mark.parametrize("dims", [16, 48])
 def test_embeddings_are_not_drawn_to_a_guides_of_another_width(
     tmp_path: Path, pretrained: Path, with_texts: TrainingData, dims: int
@@ -503,6 +514,36 @@ def test_a_guide_may_be_a_bundle(tmp_path: Path, pretrained: Path) -> None:
     found = guide_embeddings(what, bundle, texts, tmp_path / "guide", lambda *_: None)
     expected = load_student(bundle, threads=1).encoder.encode(texts)
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"max_tokens": 16}, {"max_tokens": 16, "guide_pieces": True}, {"precision": "bf16"}]
+)
+def test_what_a_guide_said_is_used_again_by_those_alone_who_ask_the_same(
+    tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(networks, "computes_bfloat16", lambda: True)
+    texts = ["apple river stone cloud green table music", "paper"]
+    pieces = changed.get("guide_pieces", False)
+
+    def said(folder: str, **facts: Any) -> np.ndarray:
+        what = NetworkRecipe.model_validate(network("bi-encoder", guide_pieces=pieces) | facts)
+        return guide_embeddings(what, pretrained, texts, tmp_path / folder, lambda *_: None)
+
+    before = said("kept")
+    assert not np.array_equal(said("kept", **changed), before)
+    np.testing.assert_array_equal(said("kept", **changed), said("apart", **changed))
+    np.testing.assert_array_equal(said("kept"), before)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_what_a_guide_said_before_its_precision_was_noted_is_used_again(tmp_path: Path, pretrained: Path) -> None:
+    what = NetworkRecipe.model_validate(network("bi-encoder", precision="bf16"))
+    asked = f"{sha256_of(pretrained / 'model.safetensors')} 48\napple\nriver\n"
+    kept = np.eye(2, 32, dtype=np.float16)
+    np.save(tmp_path / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.npy", kept)
+    found = guide_embeddings(what, pretrained, ["apple", "river"], tmp_path, lambda *_: None)
+    np.testing.assert_array_equal(found, kept)
 
 
 @pytest.mark.parametrize("loss", ["hidden", "relations", "soft-targets"])
