@@ -98,6 +98,21 @@ def test_the_quadratic_head_is_its_formula(quadratic: QuadraticHead, seed: int, 
     np.testing.assert_array_equal(quadratic.logits(right, left), quadratic.logits(left, right))
 
 
+def test_what_depends_on_the_kernel_is_no_part_of_a_logit(head: MlpHead, quadratic: QuadraticHead) -> None:
+    """Beyond the fifth decimal; where many are compared with one, with a few, and each with its own."""
+    one, many = rows(1, 1), rows(2, 3 * WORTH)
+    for any_head in (head, quadratic, CosineHead()):
+        for left, right in ((one, many), (one, many[:4]), (many, many[::-1])):
+            logits = any_head.logits(left, right)
+            np.testing.assert_array_equal(logits, np.round(logits, 5))
+
+
+def test_the_digest_of_a_head_is_what_earlier_versions_made_it() -> None:
+    """Indexes that are ranked by it remember it: with another one, none would open after an upgrade."""
+    head = QuadraticHead(*np.array([[1.0, -0.5], [0.25, 3.0], [-2.0, 0.1]], np.float32), bias=0.75)
+    assert head.digest() == "b79a0f4eae936570ee1979df8564e078dcd23b9ce502c431b8b8173c8c088155"
+
+
 @given(seed=st.integers(0, 2**32 - 1), queries=st.integers(1, 5), candidates=st.integers(1, 40))
 def test_a_quadratic_logit_is_an_inner_product(
     quadratic: QuadraticHead, seed: int, queries: int, candidates: int

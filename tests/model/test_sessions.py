@@ -122,6 +122,22 @@ def test_a_batch_that_fails_is_the_callers_failure(
     assert len(runners[threads].run(OUTPUT, tokens.lengths, partial(tokenizer.padded, tokens))) == 4
 
 
+def test_a_batch_that_fails_in_a_helper_is_the_callers_failure(
+    runners: dict[int, GraphRunner], tokenizer: SentenceTokenizer
+) -> None:
+    tokens, caller = long(tokenizer, 2), threading.get_ident()
+    together = threading.Barrier(2, timeout=30)
+
+    def arrays(rows: np.ndarray) -> dict[str, np.ndarray]:
+        together.wait()  # until each of the two has a batch
+        if threading.get_ident() != caller:
+            raise ArithmeticError("the helper's")
+        return tokenizer.padded(tokens, rows)
+
+    with pytest.raises(ArithmeticError, match="the helper's"):
+        runners[2].run(OUTPUT, tokens.lengths, arrays)
+
+
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "graph.onnx").write_bytes(b"not a graph")
     with pytest.raises(ArtifactError, match=r"graph\.onnx is not a graph"):

@@ -38,6 +38,14 @@ def test_a_calibrated_score_is_the_expected_gold() -> None:
     assert calibration_error(np.clip(scores + 0.1, 0, 1), gold) > 0.05
 
 
+def test_scores_that_are_too_sure_are_not_calibrated_though_their_mean_is_right() -> None:
+    gold = np.linspace(0, 1, 1000)
+    too_sure = np.clip(2 * gold - 0.5, 0, 1)
+    assert too_sure.mean() == pytest.approx(gold.mean())
+    assert calibration_error(too_sure, gold) == pytest.approx(0.125, abs=0.001)  # from 0 to 0.25 and back, twice
+    assert calibration_error(gold, gold) == 0
+
+
 def test_scores_that_fall_as_gold_rises_are_refused() -> None:
     with pytest.raises(TrainingFault, match="fall as gold rises"):
         fit_calibration(np.arange(10.0), np.arange(10.0)[::-1] / 10)
