@@ -17,6 +17,7 @@ from index.generations import FILES, Generation, current_name, new_generation
 from index.manifest import EncoderIdentity, IndexFault
 from index.sources import SourcedDocument, SourceError, read_documents
 from tests.fakes import LetterEncoder
+from tests.index.journal import Journal
 
 ENCODER = EncoderIdentity(name="letters", digest="d" * 64)
 WORDS = ["listen", "silent", "stone", "notes", "banana"]
@@ -166,31 +167,6 @@ def test_what_is_being_served_survives_any_number_of_builds_and_threads(tmp_path
         assert fresh_thread.submit(served.documents, found.rows).result()[0].text == "banana"
 
 
-class Journal:
-    """Records every fsync, rename and replace by name, and can fail at one of them as a full disk does."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> None:
-        self.steps: list[str] = []
-        self._fail_at = fail_at
-        for module in ("durable", "generations", "shards"):
-            monkeypatch.setattr(f"index.{module}.fsync", lambda path: self.note("fsync", path))
-        for name in ("rename", "replace"):
-            monkeypatch.setattr(Path, name, self.noting(name, getattr(Path, name)))
-
-    def note(self, step: str, path: Path) -> None:
-        if len(self.steps) == self._fail_at:
-            self.steps.append("failed")
-            raise OSError(28, "No space left on device")
-        self.steps.append(f"{step} {path.name}")
-
-    def noting(self, step: str, original):
-        def noted(path: Path, target: Path) -> Path:
-            self.note(step, path)
-            return original(path, target)
-
-        return noted
-
-
 BUILDING = [
     "fsync generations",
     "fsync job.json.partial", "replace job.json.partial", "fsync build.partial",
@@ -224,6 +200,7 @@ def test_a_build_that_fails_at_any_step_loses_nothing(tmp_path: Path, step: int)
         with pytest.raises(IndexFault, match=r"cannot be written: .*No space left on device") as refused:
             build_words(folder, ["half"])
     published = step > BUILDING.index("replace CURRENT.partial")
+    assert (folder / "generations/000002").exists() == published
     if step >= BUILDING.index("rename documents.sqlite"):
         assert str(refused.value).endswith(f"its live generation is {'000002' if published else '000001'}")
     else:

@@ -148,6 +148,16 @@ def test_the_same_rows_give_the_same_bytes_whatever_the_threads(recipe: str, emb
     assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
+@pytest.mark.parametrize("recipe", ["SQ8", "IVF16,SQ8"])
+def test_rows_are_added_in_parts_that_do_not_show(
+    recipe: str, embeddings: np.ndarray, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CandidateIndex.build(embeddings, recipe).save(tmp_path / "whole")
+    monkeypatch.setattr("index.candidates.ROWS_PER_ADD", 700)  # of 1500: two parts and a rest
+    CandidateIndex.build(embeddings, recipe).save(tmp_path / "parts")
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
 def test_saved_and_loaded_it_answers_the_same(
     tmp_path, indexes: dict[str, CandidateIndex], embeddings: np.ndarray
 ) -> None:

@@ -7,9 +7,11 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from index.changes import CHANGES_FILE, ChangeLog
+from index.changes import CHANGES_FILE, Change, ChangeLog, _digest, _row
+from index.documents import Document
 from index.manifest import IndexFault
 from tests.index.lettered import WORDS, contents, open_live, upsert
 
@@ -44,6 +46,25 @@ def test_an_altered_log_is_refused(folder: Path, damage: str, message: str) -> N
     connection.close()
     with pytest.raises(IndexFault, match=message):
         open_live(folder)
+
+
+def test_the_digest_of_a_change_is_what_earlier_versions_made_it() -> None:
+    """A log that was written before an upgrade is read after it."""
+    vector = np.array([1.0, -0.5], np.float32)
+    *_, upserted = _row(7, Change("ü", Document("ü", "text", {"n": [1, None]}), vector), "e" * 64)
+    *_, deleted = _row(8, Change("ü"), "e" * 64)
+    assert upserted.hex() == "e0c13a7a5f0e0bd3c4709f1f14684b4e83120b1699870396cdf63a6f33bcbf0f"
+    assert deleted.hex() == "ab5a1f6c016cfc561c3436554744d70f6a387f43fe1b3e9e531da6862245ec31"
+
+
+@pytest.mark.parametrize(
+    ("fields", "others"),
+    [(("ab", "c"), ("a", "bc")), (("1:a", ""), ("", "1:a")), ((None,), ("",)), ((None, "-:"), ("-:", None))],
+)
+def test_fields_that_read_alike_one_after_the_other_have_different_digests(
+    fields: tuple[str | None, ...], others: tuple[str | None, ...]
+) -> None:
+    assert _digest(fields) != _digest(others)
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind " * 300])

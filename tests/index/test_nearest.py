@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.candidates import CandidateIndex
+from index.generations import similarities_of
 from index.nearest import NearestSearch, Tuning
 from index.selection import Selection
 from tests.index.vectors import unit_rows
@@ -28,6 +29,11 @@ def test_of_equal_rows_that_are_compared_one_by_one_the_first_are_kept(seed: int
     search = NearestSearch(CandidateIndex.build(embeddings, "HNSW8"), embeddings, None)
     found, _ = search.search(query, depth, Tuning({"efSearch": 16}), allowed)
     assert sorted(found.tolist()) == allowed.rows[: min(depth, rows)].tolist()
+
+
+def test_a_similarity_has_as_many_decimals_as_mean_something() -> None:
+    similarities = similarities_of(unit_rows(0, 60), unit_rows(1, 1)[0])
+    np.testing.assert_array_equal(similarities, similarities.round(5))
 
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(2, 60), depth=st.integers(1, 60))

@@ -19,7 +19,7 @@ from index.generations import Generation
 from index.live import LiveIndex
 from index.manifest import EncoderIdentity, GenerationManifest, HeadIdentity, IndexFault
 from index.nearest import HeadVectors, NearestSearch, Tuning
-from index.recall import Aim, Trial, least_queries, lower_bound, prove
+from index.recall import Aim, Trial, _last_to_pass, _trials, least_queries, lower_bound, prove
 from index.selection import Selection
 from model.head import QuadraticHead
 from tests.index.test_build import sourced
@@ -198,6 +198,29 @@ def test_a_mean_above_the_target_is_no_proof() -> None:
     assert prove(nearest, "IVF8,Flat", 1, Aim(0.96, queries=clustered(9, 300))).proof.lower_bound >= 0.96
     with pytest.raises(IndexFault, match=r"it finds 1.0000, lower bound 0.98"):
         prove(nearest, "IVF8,Flat", 1, Aim(0.985, queries=clustered(9, 300)))
+
+
+class Scripted:
+    """A trial of a search that finds everything, but half of it where it looks into so many lists."""
+
+    def __init__(self, half_at: int) -> None:
+        self._half_at = half_at
+
+    def recalls(self, tuning: Tuning) -> np.ndarray:
+        return np.full(4000, 0.5 if tuning.search["nprobe"] == self._half_at else 1.0)
+
+
+def test_after_the_first_setting_that_fails_none_is_taken() -> None:
+    """Of 16, 8, 4, 3, 2 lists and 1: that 3 are enough again would be chance."""
+    tuning, recalls = _last_to_pass(Scripted(4), lambda value: Tuning({"nprobe": value}), 1, 64, "IVF64", AIM, "wilson")
+    assert (tuning.search, recalls.mean()) == ({"nprobe": 8}, 1.0)
+
+
+@pytest.mark.parametrize("target", [0.95, 0.999])
+def test_a_target_is_proven_with_as_many_documents_as_it_takes(target: float) -> None:
+    tuned_by, proving, method = _trials(search_over(unit_rows(0, 12_000, dims=2), "SQ8"), Aim(target))
+    assert (method, len(proving.queries)) == ("wilson", max(1000, 2 * least_queries(target)))
+    assert len(set(tuned_by.own) | set(proving.own)) == 2 * len(proving.queries)
 
 
 @pytest.mark.parametrize("target", [0, 1, 1.5, float("nan")])

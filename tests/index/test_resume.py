@@ -13,6 +13,7 @@ from index.generations import FILES, Generation, current_name, new_generation
 from index.manifest import EncoderIdentity, IndexFault
 from index.needs import Needs
 from index.recall import Aim
+from index.shards import digests_of
 from index.sources import Inputs, Rejects, SourcedDocument, SourceError
 from tests.index.crash_build import ALPHABET, ENCODER, Letters, small_shards
 
@@ -127,6 +128,11 @@ def test_a_changed_id_is_noticed_and_metadata_may_change(tmp_path: Path) -> None
     with small_shards():
         job.build(changed, Letters(), 26, ENCODER, tmp_path)
     assert Generation.open(tmp_path).documents(np.array([0, 10]))[1].metadata == {}
+
+
+def test_a_letter_that_moves_from_the_id_to_the_text_is_noticed() -> None:
+    here, there = digests_of([Document("ab", "c"), Document("a", "bc")])
+    assert here.tolist() != there.tolist()
 
 
 def test_what_comes_after_the_last_shard_may_have_been_mended(tmp_path: Path) -> None:

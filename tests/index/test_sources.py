@@ -10,6 +10,7 @@ import pytest
 from index.build import build
 from index.documents import Document
 from index.sources import Columns, Inputs, Rejects, SourceError, read_documents
+from tests.index.journal import Journal
 from tests.index.lettered import ENCODER, embed
 
 ID_AND_TEXT = Columns()
@@ -115,6 +116,12 @@ def test_parquet_without_the_extra_says_how_to_get_it(tmp_path: Path, monkeypatc
 def test_a_broken_input_is_named_with_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         documents(write(tmp_path / name, content))
+
+
+def test_metadata_may_be_nested_64_levels_deep(tmp_path: Path) -> None:
+    metadata = '{"x":' * 64 + "1" + "}" * 64
+    path = write(tmp_path / "a.jsonl", f'{{"id": "1", "text": "a", "metadata": {metadata}}}\n')
+    assert documents(path) == [Document("1", "a", json.loads(metadata))]
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
@@ -239,6 +246,15 @@ def test_a_build_that_is_refused_leaves_the_rejects_of_another(tmp_path: Path) -
         refused.add("elsewhere", "none", None)
     assert [json.loads(line) for line in rejects.read_text().splitlines()] == whole
     assert {file.name for file in tmp_path.iterdir()} == {"a.txt", "rejects"}
+
+
+def test_rejects_are_durable_before_they_have_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(monkeypatch)
+    with Rejects(tmp_path / "rejects") as rejects:
+        rejects.add("a.txt:2", "NUL", "a\0b")
+        rejects.save()
+    partial = f"rejects.{os.getpid()}.partial"
+    assert journal.steps == [f"fsync {partial}", f"replace {partial}", f"fsync {tmp_path.name}"]
 
 
 def shards(folder: Path) -> Path:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from index.changes import CHANGES_FILE, ChangeLog
+from index.generations import FILES
 from index.live import LiveIndex
 from index.manifest import EncoderIdentity, IndexFault
 from index.rebuild import rebuild
 from index.snapshot import snapshot
+from tests.index.journal import Journal
 from tests.index.lettered import WORDS, build_letters, check_search, contents, document, embed, open_live, upsert
 
 HALVED = EncoderIdentity(name="halved", digest="e" * 64)
@@ -117,6 +119,18 @@ def test_a_snapshot_is_an_index_of_its_own(tmp_path: Path, folder: Path) -> None
     with pytest.raises(IndexFault, match="is not an index"):
         snapshot(tmp_path / "nothing", tmp_path / "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "index"]
+
+
+def test_a_snapshot_is_durable_before_it_has_its_name(tmp_path: Path, folder: Path, monkeypatch) -> None:
+    with open_live(folder) as live:
+        upsert(live, {"f": "tinsel"})
+    journal = Journal(monkeypatch)
+    snapshot(folder, tmp_path / "copy")
+    *before, renamed, last = journal.steps
+    copied = {f"fsync {path.name}" for path in (tmp_path / "copy").rglob("*")}
+    assert set(before) == copied | {"fsync copy.partial"}
+    assert {f"fsync {name}" for name in ("CURRENT", CHANGES_FILE, *FILES, "manifest.json")} < copied
+    assert (renamed, last) == ("rename copy.partial", f"fsync {tmp_path.name}")
 
 
 def test_an_index_compacted_between_the_parts_of_a_snapshot_is_copied_again(
