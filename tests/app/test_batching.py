@@ -19,6 +19,7 @@ from app.errors import ServiceError
 from app.settings import BUNDLES, Settings
 from model.bundle import Student, load_student, load_teacher
 from model.tokens import PairTokens, Ragged, Tokens
+from tests.waiting import until
 
 BUDGET = 32
 
@@ -78,13 +79,6 @@ def ask(queue: Queue, graph: Graph) -> Iterator[Callable[..., Future[NDArray[Any
 
         yield ask
         graph.open.set()
-
-
-def until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.001)
 
 
 def hold(graph: Graph, ask: Callable[..., Future[NDArray[Any]]], token: int = 1000) -> Future[NDArray[Any]]:

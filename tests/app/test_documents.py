@@ -28,6 +28,7 @@ from index.rebuild import rebuild
 from model.bundle import Student
 from tests.conftest import WORDS, build_index
 from tests.index.lettered import embed
+from tests.waiting import until
 
 NEW = {"id": "new", "text": "tonsil", "metadata": {"kind": "noun"}}
 
@@ -313,9 +314,7 @@ def test_changes_are_folded_in_by_themselves(own: Settings) -> None:
         time.sleep(1.5)
         assert facts(client) == ("000001", 12, 2)
         put(client, NEW | {"id": "third"})
-        until = time.monotonic() + 20
-        while facts(client)[0] == "000001" and time.monotonic() < until:
-            time.sleep(0.05)
+        until(lambda: facts(client)[0] == "000002")
         assert facts(client) == ("000002", 13, 0)
 
 

@@ -1,9 +1,8 @@
 """The service over Milvus: the same routes, and what they say while Milvus is away."""
 
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,7 @@ from index.sources import SourcedDocument
 from model.bundle import Student
 from tests.conftest import WORDS
 from tests.standin import ACCESS, StandIn
-
-PATIENCE = 120.0  # seconds: a slow machine is no failure
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +66,6 @@ def client(served: Settings) -> Iterator[TestClient]:
 
 def search(client: TestClient, query: str = "listen", **options: object):
     return client.post("/v1/search", json={"query": query, "k": 3} | options)
-
-
-def until(done: Callable[[], bool]) -> float:
-    """How many seconds it takes until something is so."""
-    began = time.monotonic()
-    while not done():
-        assert time.monotonic() - began < PATIENCE, "it never is"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def test_every_route_answers_as_from_a_folder(client: TestClient, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from index import build as job
+from index.generations import FILES, current_name
 from index.manifest import EncoderIdentity, GenerationManifest
 from index.sources import Inputs
 
@@ -50,6 +51,12 @@ def build(source: Path, folder: Path, encode: Letters, watcher: job.Watcher | No
     with small_shards():
         inputs = Inputs([source])
         return job.build(inputs, encode, 26, ENCODER, folder, share_read=inputs.share_read, watcher=watcher)
+
+
+def live_files(folder: Path) -> dict[str, bytes]:
+    """What the live generation of an index holds, by name, its manifest left out."""
+    home = folder / "generations" / current_name(folder)
+    return {name: (home / name).read_bytes() for name in FILES}
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from index.live import LiveIndex
 from index.manifest import EncoderIdentity
 from index.rebuild import rebuild
 from tests.index import crash_build
-from tests.index.lettered import build_letters, embed, open_live, upsert
+from tests.index.lettered import HALVED, build_letters, embed, embed_halves, open_live, upsert
 
-HALVED = EncoderIdentity(name="halved", digest="e" * 64)
 Texts = dict[str, str]
 
 OLD: Texts = {"a": "listen", "b": "silent", "c": "stone", "d": "notes", "e": "banana"}
@@ -24,13 +23,6 @@ DELETED = [["a"], ["b", "nobody", "e"], ["c"]]
 
 def say(line: str = "done") -> None:
     os.write(1, line.encode() + b"\n")
-
-
-def embed_halves(texts: list[str]) -> np.ndarray:
-    """Another encoder: letters in pairs, so half as wide."""
-    counted = embed(texts)
-    halves = counted[:, ::2] + counted[:, 1::2]
-    return halves / np.linalg.norm(halves, axis=1, keepdims=True)
 
 
 def build(source: str, index: str) -> None:

@@ -16,13 +16,21 @@ from index.recall import Aim
 from index.sources import SourcedDocument
 from index.view import View
 from tests.fakes import LetterEncoder
+from tests.index.vectors import unit
 
 WORDS = {"a": "listen", "b": "silent", "c": "stone", "d": "notes", "e": "banana"}
 ENCODER = EncoderIdentity(name="letters", digest="d" * 64)
+HALVED = EncoderIdentity(name="halved", digest="e" * 64)
 
 
 def embed(texts: Sequence[str]) -> np.ndarray:
     return LetterEncoder().encode(texts) if texts else np.empty((0, 26), np.float32)
+
+
+def embed_halves(texts: list[str]) -> np.ndarray:
+    """Another encoder: letters in pairs, so half as wide."""
+    counted = embed(texts)
+    return unit(counted[:, ::2] + counted[:, 1::2])
 
 
 def build_letters(folder: Path, texts: Mapping[str, str], recipe: str | None = "Flat") -> Path:

@@ -20,12 +20,11 @@ from index.opening import manifest_at, open_any
 from index.places import build_at, copy_between, facts_at, rebuild_at, verify_at
 from index.recall import Aim
 from index.sources import SourcedDocument, SourceError
-from tests.index.lettered import ENCODER, document, embed
-from tests.index.vectors import clustered
+from tests.index.lettered import ENCODER, HALVED, document, embed, embed_halves
+from tests.index.vectors import clustered, unit_rows
 from tests.standin import ACCESS
 
 WORDS = {"a": "listen", "b": "silent", "c": "stone", "d": "notes", "e": "banana"}
-HALVED = EncoderIdentity(name="halved", digest="e" * 64)
 ODD_IDS = ["ü ?#%", "'", '"', "\\", "] or true", "a/b", "{x}", "𝄞", "x" * 2000]
 IDS = st.sampled_from([*"abcdef", *ODD_IDS])
 TEXTS = st.text("abcdef", min_size=1, max_size=6)
@@ -167,13 +166,13 @@ def test_metadata_comes_back_as_it_went_in(index: Index) -> None:
     assert list(found.metadata) == list(metadata)
 
 
-def test_deletes_and_filters_take_no_place_of_the_depth(index: Index) -> None:
-    upsert(index, {"a": "banana"})
+def test_deletes_and_filters_take_no_place_of_the_depth(kind: Kind, index: Index) -> None:
+    upsert(index, {"a": "abba"})
     index.delete(["b"])
     view = index.view()
     found = view.search(embed(["tinsel"])[0], 3)
-    assert [hit.id for hit in view.documents(found.rows)] == ["c", "d", "e"] or len(found.rows) == 3
-    assert "b" not in {hit.id for hit in view.documents(found.rows)}
+    hits = [hit.id for hit in view.documents(found.rows)]
+    assert hits == ["c", "d", "e"] or (kind.name == "milvus" and hits == ["d", "c", "e"])  # equals are in any order
     short = view.search(embed(["tinsel"])[0], 2, parse_filter({"length": 5}))
     assert {hit.id for hit in view.documents(short.rows)} == {"c", "d"}
     none = view.search(embed(["tinsel"])[0], 2, parse_filter({"length": {"$in": []}}))
@@ -261,13 +260,6 @@ def test_a_build_that_fails_leaves_the_index_and_goes_on_later(kind: Kind, monke
         kind.build_into(place, [*documents, document("n0", "x")])
     with opened(place) as index:
         check(index.view(), more)
-
-
-def embed_halves(texts: list[str]) -> np.ndarray:
-    """Another encoder: letters in pairs, so half as wide."""
-    counted = embed(texts)
-    halves = counted[:, ::2] + counted[:, 1::2]
-    return halves / np.linalg.norm(halves, axis=1, keepdims=True)
 
 
 def rebuilt(kind: Kind, place: Location, encode=embed_halves) -> IndexView:
@@ -389,8 +381,7 @@ def test_a_search_that_was_tuned_for_few_of_the_nearest_brings_as_many_as_there_
 
 
 def test_a_target_that_is_not_reached_publishes_nothing(kind: Kind) -> None:
-    rows = np.random.default_rng(1).normal(size=(400, 32)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = unit_rows(1, 400, dims=32)
     place = kind.words()
     documents = [Document(str(row), str(row)) for row in range(400)]
     with pytest.raises(RecipeFault, match="is not proven"):

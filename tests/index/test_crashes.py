@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 
 from index.exact import exact_search
-from index.generations import FILES, Generation, current_name, similarities_of
+from index.generations import Generation, current_name, similarities_of
 from index.manifest import EncoderIdentity, IndexFault
 from tests.index import crash_build
-from tests.index.crash_build import Letters
-from tests.index.crash_operations import ADDED, DELETED, HALVED, Prepared, Texts, after, embed_as, open_any
+from tests.index.crash_build import Letters, live_files
+from tests.index.crash_operations import ADDED, DELETED, Prepared, Texts, after, embed_as, open_any
 from tests.index.crashes import killed, record, why_not
-from tests.index.lettered import ENCODER, build_letters, check_search, contents, document, open_live, upsert
+from tests.index.lettered import ENCODER, HALVED, build_letters, check_search, contents, document, open_live, upsert
 from tests.index.nursery import Child, Nursery
 
 SOAK = float(os.environ.get("DSE_SOAK", 0))
@@ -361,10 +361,9 @@ def _write(path: Path, texts: Sequence[str]) -> Path:
 
 def _generation_files(folder: Path) -> dict[str, object]:
     """What must be equal, however often the build was interrupted."""
-    home = folder / "generations" / current_name(folder)
-    manifest = json.loads((home / "manifest.json").read_text())
+    manifest = json.loads((folder / "generations" / current_name(folder) / "manifest.json").read_text())
     del manifest["measured"]
-    return {name: (home / name).read_bytes() for name in FILES} | {"manifest": manifest}
+    return live_files(folder) | {"manifest": manifest}
 
 
 def _holds(folder: Path, texts: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from index.generations import METADATA_FILE, Generation
 from index.manifest import EncoderIdentity, IndexFault
 from index.selection import Selection
 from index.sources import SourcedDocument
+from tests.index.vectors import unit
 
 ROWS, DIMS = 600, 8
 ENCODER = EncoderIdentity(name="numbers", digest="d" * 64)
@@ -35,8 +36,7 @@ def metadata_of(row: int) -> dict[str, Any]:
 
 
 def encode(texts: list[str]) -> np.ndarray:
-    rows = np.stack([np.random.default_rng(int(text)).normal(size=DIMS) for text in texts])
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit(np.stack([np.random.default_rng(int(text)).normal(size=DIMS) for text in texts]))
 
 
 def build_numbers(folder: Path, recipe: str = "Flat") -> Path:

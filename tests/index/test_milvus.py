@@ -1,7 +1,6 @@
 """What is Milvus's own: addresses, how rows are kept, and what is done when it does not answer."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from index.sources import Rejects, SourcedDocument, SourceError
 from tests.index.lettered import ENCODER, build_asked, build_letters, document, embed
 from tests.index.milvus_words import WORDS, Refused, build, found, rebuild, upsert
 from tests.standin import ACCESS, StandIn
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -233,13 +233,6 @@ def test_a_breaker_opens_after_slow_calls_and_closes_when_it_is_looked_after(ind
 def test_who_is_not_let_in_is_told_which_setting_it_is(server: Server) -> None:
     with pytest.raises(IndexFault, match=r"lets nobody in with this token .*DSE_MILVUS_TOKEN"):
         server.call("asking", failing(1, Refused(grpc.StatusCode.UNAUTHENTICATED))[1])
-
-
-def until(done: Callable[[], bool]) -> None:
-    gives_up = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < gives_up, "it never is"
-        time.sleep(0.02)
 
 
 def test_a_generation_that_could_not_be_loaded_at_first_is_taken_up_later(

@@ -11,12 +11,9 @@ from index.candidates import CandidateIndex
 from index.exact import exact_search
 from index.narrowed import NarrowedSearch, nearest_of
 from index.selection import Selection
+from tests.index.vectors import unit
 
 ROWS, DIMS, CLUSTERS, LISTS, QUERIES = 6000, 16, 40, 64, 40
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

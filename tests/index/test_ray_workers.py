@@ -14,11 +14,11 @@ pytest.importorskip("ray", reason="needs ray: pip install '.[ray]'")
 
 import index.ray_workers as ray_module
 from index import build as job
-from index.generations import FILES, Generation, current_name
+from index.generations import Generation
 from index.manifest import IndexFault
 from index.ray_workers import Cluster, RayWorkers
 from index.sources import Inputs, Rejects
-from tests.index.crash_build import ENCODER, Letters, small_shards
+from tests.index.crash_build import ENCODER, Letters, live_files, small_shards
 from tests.ray_cluster import ray_cluster
 
 WORDS = [f"{word} {number}" for number in range(8) for word in ("stone", "notes", "google", "cabana", "lemon")]
@@ -63,11 +63,6 @@ def pool(folder: Path, address: str, workers: int = 2, **options) -> RayWorkers:
     return RayWorkers(Loads(folder, **options), Letters(), Cluster(address, workers=workers), 2)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    home = folder / "generations" / current_name(folder)
-    return {name: (home / name).read_bytes() for name in FILES}
-
-
 def build(source: Path, folder: Path, rejects: Rejects | None = None, **options) -> None:
     with small_shards():
         inputs = Inputs([source], rejects=rejects)
@@ -100,8 +95,8 @@ def test_the_files_are_those_of_a_local_build_whoever_dies(tmp_path: Path, sourc
         assert len(list((tmp_path / name).glob("pid-*"))) >= 2
     with Rejects(tmp_path / "local.rejects") as rejects:
         build(source, tmp_path / "local.index", rejects)
-    assert contents(tmp_path / "whole.index") == contents(tmp_path / "local.index")
-    assert contents(tmp_path / "killed.index") == contents(tmp_path / "local.index")
+    assert live_files(tmp_path / "whole.index") == live_files(tmp_path / "local.index")
+    assert live_files(tmp_path / "killed.index") == live_files(tmp_path / "local.index")
     assert len(Generation.open(tmp_path / "local.index")) == len(WORDS)
     refused = [(tmp_path / f"{name}.rejects").read_text() for name in ("local", "whole", "killed")]
     assert refused[0].count("\n") == 2
@@ -122,7 +117,7 @@ def test_a_batch_that_kills_every_worker_ends_the_build_which_goes_on_locally(
         build(source, tmp_path / "index", rejects)
         build(source, tmp_path / "local", Rejects())
     assert Generation.open(tmp_path / "index").manifest.measured["resumed"] > 0
-    assert contents(tmp_path / "index") == contents(tmp_path / "local")
+    assert live_files(tmp_path / "index") == live_files(tmp_path / "local")
 
 
 def test_no_more_is_read_than_the_workers_can_have(tmp_path: Path, cluster: str) -> None:

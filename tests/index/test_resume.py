@@ -9,13 +9,13 @@ import pytest
 from index import build as job
 from index.documents import Document
 from index.finish import SearchWanted
-from index.generations import FILES, Generation, current_name, new_generation
+from index.generations import Generation, current_name, new_generation
 from index.manifest import EncoderIdentity, IndexFault
 from index.needs import Needs
 from index.recall import Aim
 from index.shards import digests_of
 from index.sources import Inputs, Rejects, SourcedDocument, SourceError
-from tests.index.crash_build import ALPHABET, ENCODER, Letters, small_shards
+from tests.index.crash_build import ALPHABET, ENCODER, Letters, live_files, small_shards
 
 WORDS = ["stone", "notes", "onset", "google", "cabana", "tinsel", "enlist", "abba", "lemon", "melon", "apple"]
 
@@ -68,17 +68,12 @@ def interrupt(folder: Path, at: str = "lemon") -> None:
         build(folder, encode=StopsAt(at))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    home = folder / "generations" / current_name(folder)
-    return {name: (home / name).read_bytes() for name in FILES}
-
-
 def test_what_is_embedded_is_not_embedded_again(tmp_path: Path) -> None:
     build(tmp_path / "whole")
     interrupt(tmp_path / "index")
     heard = Heard()
     assert build(tmp_path / "index", watcher=heard) == WORDS[8:]
-    assert contents(tmp_path / "index") == contents(tmp_path / "whole")
+    assert live_files(tmp_path / "index") == live_files(tmp_path / "whole")
     assert heard.seen == [(4, 4, None), (8, 8, None), (10, 8, None), (11, 8, None)]
     manifest = Generation.open(tmp_path / "index").manifest
     assert manifest.measured["resumed"] == 8
@@ -100,7 +95,7 @@ def test_a_search_that_is_not_proven_costs_no_embedding(tmp_path: Path) -> None:
     assert not (tmp_path / "CURRENT").exists()
     assert build(tmp_path, recipe="Flat", search=wanted) == []
     build(tmp_path / "whole", recipe="Flat", search=wanted)
-    assert contents(tmp_path) == contents(tmp_path / "whole")
+    assert live_files(tmp_path) == live_files(tmp_path / "whole")
     assert Generation.open(tmp_path).manifest.proof == Generation.open(tmp_path / "whole").manifest.proof
 
 
@@ -167,7 +162,7 @@ def test_a_damaged_shard_is_embedded_again_and_no_other(tmp_path: Path, damage) 
     shard = tmp_path / "index/generations/build.partial/000000.safetensors"
     shard.write_bytes(damage(shard.read_bytes()))
     assert build(tmp_path / "index") == [*WORDS[:4], *WORDS[8:]]
-    assert contents(tmp_path / "index") == contents(tmp_path / "whole")
+    assert live_files(tmp_path / "index") == live_files(tmp_path / "whole")
 
 
 def test_what_a_build_left_when_it_died_after_publishing_is_not_taken_up(tmp_path: Path) -> None:
@@ -294,4 +289,4 @@ def test_a_batchwise_encoder_that_reads_ahead_gives_the_same(tmp_path: Path) -> 
 
     build(tmp_path / "one")
     build(tmp_path / "other", encode=encode, encode_batches=ahead)
-    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+    assert live_files(tmp_path / "one") == live_files(tmp_path / "other")

@@ -12,20 +12,21 @@ import pytest
 from index.changes import CHANGES_FILE, ChangeLog
 from index.generations import FILES
 from index.live import LiveIndex
-from index.manifest import EncoderIdentity, IndexFault
+from index.manifest import IndexFault
 from index.rebuild import rebuild
 from index.snapshot import snapshot
 from tests.index.journal import Journal
-from tests.index.lettered import WORDS, build_letters, check_search, contents, document, embed, open_live, upsert
-
-HALVED = EncoderIdentity(name="halved", digest="e" * 64)
-
-
-def embed_halves(texts: list[str]) -> np.ndarray:
-    """Another encoder: letters in pairs, so half as wide."""
-    counted = embed(texts)
-    halves = counted[:, ::2] + counted[:, 1::2]
-    return halves / np.linalg.norm(halves, axis=1, keepdims=True)
+from tests.index.lettered import (
+    HALVED,
+    WORDS,
+    build_letters,
+    check_search,
+    contents,
+    document,
+    embed_halves,
+    open_live,
+    upsert,
+)
 
 
 def test_a_rebuild_embeds_the_indexs_own_texts(folder: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("ray", reason="needs ray: pip install '.[ray]'")
 
-from index.generations import FILES, Generation, current_name
+from index.generations import Generation
 from index.view import View
+from tests.index.crash_build import live_files
 from tests.ray_cluster import RayCluster, ray_cluster
 from tests.standin import StandIn
 
@@ -43,11 +44,6 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def cluster() -> Iterator[RayCluster]:
     with ray_cluster() as cluster:
         yield cluster
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    home = folder / "generations" / current_name(folder)
-    return {name: (home / name).read_bytes() for name in FILES}
 
 
 def vectors(folder: Path) -> list[tuple[str, str, dict[str, object], bytes]]:
@@ -92,7 +88,7 @@ def test_a_build_whose_head_is_killed_goes_on_and_is_bit_by_bit_the_local_one(
     local = build(tmp_path / "local")
     said = local.communicate("".join(lines))[1]
     assert local.returncode == 0, said
-    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert live_files(tmp_path / "ray") == live_files(tmp_path / "local")
 
 
 def test_a_build_by_ray_into_milvus_has_the_local_ones_vectors(
