@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-PATIENCE = 120.0  # seconds: a slow machine is no failure
+PATIENCE = 60.0  # seconds: a slow machine is no failure
 
 
 def until(condition: Callable[[], bool]) -> float:

@@ -199,6 +199,24 @@ def test_a_text_above_the_budget_runs_alone(graph: Graph, queue: Queue) -> None:
     assert sorted(map(len, graph.batches)) == [1, 1]
 
 
+def test_a_batch_may_be_just_as_large_as_the_budget(graph: Graph, queue: Queue) -> None:
+    queue.run(texts(*[BUDGET // 2] * 4))
+    assert [len(batch) for batch in graph.batches] == [2, 2]
+
+
+def test_the_inference_of_a_request_is_that_of_all_its_batches() -> None:
+    def slow(tokens: Tokens) -> NDArray[np.int64]:
+        time.sleep(0.05)
+        return tokens.lengths
+
+    queue, call = Queue("slow", slow, BUDGET), Call("a", timeout=60)
+    CALL.set(call)
+    queue.run(texts(*[BUDGET] * 4))
+    CALL.set(None)
+    queue.close()
+    assert call.seconds["inference"] > 0.19  # four times 0.05, or hardly less
+
+
 # Refusals
 
 
@@ -230,6 +248,16 @@ def test_retry_after_is_the_measured_time_in_whole_seconds(graph: Graph, queue: 
     ask(texts(*[25] * 6))
     assert queue.seconds_to_empty == pytest.approx(6)
     assert [retry_after(seconds) for seconds in (0, 1.2, 10**6)] == [1, 2, 60]
+
+
+def test_there_is_room_again_when_the_busiest_has_some(graph: Graph) -> None:
+    queues = Queues()
+    assert queues.seconds_to_empty == 0
+    for waiting in (50, 150, 0):
+        queue = Queue("fake", graph)
+        queue._tokens, queue._seen_tokens, queue._seen_seconds = waiting, 10.0, 0.4  # 25 tokens a second
+        queues.all.append(queue)
+    assert queues.seconds_to_empty == pytest.approx(6)
 
 
 def test_nobody_waits_long_but_who_asks_for_much(graph: Graph, queue: Queue, ask: Any) -> None:

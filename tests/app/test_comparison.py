@@ -43,6 +43,12 @@ def test_ranks_count_from_one() -> None:
     np.testing.assert_array_equal(ranks(np.array([0.2, 0.9, 0.2])), [2, 1, 3])
 
 
+def test_equal_scores_are_ranked_in_input_order() -> None:
+    """Two hundred: few enough, and any sort would keep their order."""
+    found = ranks(np.tile([1.0, 0.0], 100))
+    assert (found[::2].tolist(), found[1::2].tolist()) == ([*range(1, 101)], [*range(101, 201)])
+
+
 def test_the_teacher_reads_the_query_with_the_students_candidates() -> None:
     view = StudentView(["ab", "abcd"], [None, None], np.array([0.9, 0.1]), truncated=False)
     found = compare("abcd", lambda: view, LengthTeacher())

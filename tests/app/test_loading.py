@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from index.sources import SourcedDocument
 from model.bundle import Student, load_student
 from model.manifest import ArtifactError
 from tests.conftest import WORDS
-from tests.tiny import write_student
+from tests.tiny import HEADS, head_tensors, write_student
 
 
 def test_an_index_of_another_encoder_is_refused_with_both_digests(tmp_path: Path, settings: Settings) -> None:
@@ -108,6 +109,14 @@ def test_a_graph_that_opens_and_cannot_answer_is_refused_in_a_line(
     monkeypatch.setattr("tests.tiny.table", lambda seed, dims: np.ones((2, dims), np.float32))  # of two tokens
     broken = write_student(tmp_path / "broken", name="broken")
     with pytest.raises(ArtifactError, match=r"broken does not work: .*; export it again"):
+        load(settings.model_copy(update={"bundle": broken, "index": None}))
+
+
+def test_a_head_of_another_width_than_its_encoder_is_refused_in_a_line(tmp_path: Path, settings: Settings) -> None:
+    with pytest.MonkeyPatch.context() as narrow:
+        narrow.setitem(HEADS, "mlp", partial(head_tensors, dims=8))
+        broken = write_student(tmp_path / "broken", name="broken")
+    with pytest.raises(ArtifactError, match=r"^broken does not work: .*; export it again$"):
         load(settings.model_copy(update={"bundle": broken, "index": None}))
 
 

@@ -290,6 +290,12 @@ def test_a_batch_of_the_teachers_is_its_searches_or_refused(client: TestClient) 
     assert "300 candidates to score in one request; the limit is 256" in refused.json()["error"]["message"]
 
 
+def test_by_default_the_teacher_is_given_as_many_as_it_may_read(settings: Settings) -> None:
+    client = TestClient(create_app(settings.model_copy(update={"max_teacher_pairs": 5})))
+    answer = client.post("/v1/search", json={"query": "a", "k": 4, "rerank": "teacher"})
+    assert (answer.status_code, len(answer.json()["hits"])) == (200, 4)
+
+
 def test_a_request_without_its_content_type_is_told_of_it(client: TestClient) -> None:
     answer = client.post("/v1/search", content=b'{"query": "a"}', headers={"Content-Type": "text/plain"})
     assert answer.status_code == 422
@@ -385,6 +391,18 @@ def test_a_body_beyond_the_limit_that_does_not_say_so(client: TestClient) -> Non
     chunks = (b"a" * 65_536 for _ in range(20))
     answer = client.post("/v1/search", content=chunks, headers={"Content-Type": "application/json"})
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_may_be_just_as_large_as_the_limit(settings: Settings, declared: bool) -> None:
+    client = TestClient(create_app(settings.model_copy(update={"max_body_bytes": 1024})))
+    body = b'{"pairs": [["a", "b"]]}'.ljust(1024)
+
+    def status(content: bytes) -> int:
+        sent = content if declared else iter([content])
+        return client.post("/v1/similarity", content=sent, headers={"Content-Type": "application/json"}).status_code
+
+    assert (status(body), status(body + b" ")) == (200, 413)
 
 
 def test_a_megabyte_of_text_is_cut_like_any_other(client: TestClient) -> None:
