@@ -62,16 +62,17 @@ def test_with_keys_every_route_but_probes_and_page_takes_one(serve) -> None:
     assert client.put("/v1/documents", json=CHANGES[0][2], headers=bearer(CALLER)).status_code == 200
 
 
+def routes_of(client: TestClient) -> set[tuple[str, str]]:
+    """Every method and path that is documented; of a document, that of ``d1``."""
+    paths = client.app.openapi()["paths"]
+    return {(method.upper(), path.replace("{id}", "d1")) for path, methods in paths.items() for method in methods}
+
+
 def test_with_keys_no_route_that_does_something_is_open(serve) -> None:
     """``POST /`` is not the page."""
     client = serve(api_keys=SecretStr(CALLER))
-    routes = [
-        (method.upper(), path.replace("{id}", "d0"))
-        for path, methods in client.app.openapi()["paths"].items()
-        for method in methods
-    ]
-    assert ("POST", "/") in routes
-    assert ("PUT", "/v1/documents") in routes
+    routes = routes_of(client)
+    assert {("POST", "/"), ("PUT", "/v1/documents")} < routes
     open_routes = {(method, path) for method, path in routes if client.request(method, path).status_code != 401}
     assert open_routes == {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/health")}
     assert client.post("/", json={"inputs": "listen"}, headers=bearer(CALLER)).status_code == 200
@@ -82,13 +83,23 @@ def test_with_an_admin_key_callers_ask_and_admins_change(serve) -> None:
     for key in (CALLER, ADMIN):
         assert client.post("/v1/search", json=SEARCH, headers=bearer(key)).status_code == 200
         assert client.get("/v1/documents/d0", headers=bearer(key)).status_code == 200
+    answers = {route: client.request(*route, headers=bearer(CALLER)) for route in routes_of(client)}
+    assert {route for route in answers if answers[route].status_code == 403} == {change[:2] for change in CHANGES}
     for method, path, body in CHANGES:
         refused = client.request(method, path, json=body, headers=bearer(CALLER))
         assert (refused.status_code, refused.json()["error"]["type"]) == (403, "forbidden"), path
-    for method, path, body in CHANGES:
         refused = client.request(method, path, json=body)
         assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer"), path
+    assert held(client) == ("000001", {"d0", "d1"})
+    for method, path, body in CHANGES:
         assert client.request(method, path, json=body, headers=bearer(ADMIN)).status_code in (200, 204), path
+    assert held(client) == ("000002", {"d0", "new"})
+
+
+def held(client: TestClient) -> tuple[str, set[str]]:
+    """The generation that is searched, and the ids of what is found."""
+    found = client.post("/v1/search", json={"query": "listen"}, headers=bearer(ADMIN)).json()
+    return found["generation"], {hit["id"] for hit in found["hits"]}
 
 
 def test_an_admin_key_alone_leaves_asking_open(serve) -> None:
@@ -109,10 +120,16 @@ def test_keys_come_from_files_too(settings: Settings, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_key_of_sixteen_characters_is_long_enough(settings: Settings) -> None:
+    keys = Keys.of(settings.model_copy(update={"admin_keys": SecretStr("k" * 16)}))
+    assert keys.role("k" * 16) == "admin"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("\n \n", "no key is given"),
+        ("k" * 15, "1 of 1 keys are shorter than 16"),
         ("short\n", "1 of 1 keys are shorter than 16"),
         (None, "cannot be read"),
         ("schlüssel-0123456789\n", "other characters than ASCII"),
@@ -153,11 +170,31 @@ def test_pages_of_other_origins_may_call_only_where_allowed(serve, settings: Set
     closed = TestClient(create_app(settings))
     assert "access-control-allow-origin" not in closed.get("/readyz", headers={"Origin": origin}).headers
     assert closed.options("/v1/search", headers={"Origin": origin} | ask).status_code == 405
-    opened = serve(cors_origins=f"{origin}, https://other.example", api_keys=SecretStr(CALLER))
-    asked = ask | {"Access-Control-Request-Headers": "authorization,content-type"}
-    preflight = opened.options("/v1/search", headers={"Origin": origin} | asked)
-    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, origin)
-    refused = opened.post("/v1/search", json=SEARCH, headers={"Origin": origin})
-    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
-    stranger = opened.post("/v1/search", json=SEARCH, headers={"Origin": "https://evil.example"} | bearer(CALLER))
+    others = "https://other.example"
+    opened = serve(cors_origins=f"{origin}, {others}", api_keys=SecretStr(CALLER))
+    for allowed in (origin, others):
+        refused = opened.post("/v1/search", json=SEARCH, headers={"Origin": allowed})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, allowed)
+        answer = opened.post("/v1/search", json=SEARCH, headers={"Origin": allowed} | bearer(CALLER))
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, allowed)
+    strange = {"Origin": "https://evil.example"}
+    stranger = opened.post("/v1/search", json=SEARCH, headers=strange | bearer(CALLER))
     assert "access-control-allow-origin" not in stranger.headers
+    assert opened.options("/v1/search", headers=strange | ask).status_code == 400
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/index"), *(change[:2] for change in CHANGES)])
+def test_a_page_that_may_call_may_do_all_that_clients_do(serve, method: str, path: str) -> None:
+    origin = "https://app.example"
+    wanted = {"authorization", "content-type", "x-request-id"}
+    asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": ",".join(wanted)}
+    answer = serve(cors_origins=origin).options(path, headers={"Origin": origin} | asked)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+    assert method in answer.headers["access-control-allow-methods"].split(", ")
+    assert wanted <= set(answer.headers["access-control-allow-headers"].lower().split(", "))
+
+
+def test_a_page_that_may_call_reads_when_to_come_again_and_which_request_it_was(serve) -> None:
+    origin = "https://app.example"
+    answer = serve(cors_origins=origin).get("/readyz", headers={"Origin": origin})
+    assert set(answer.headers["access-control-expose-headers"].split(", ")) == {"Retry-After", "X-Request-Id"}

@@ -4,11 +4,15 @@ import asyncio
 import json
 import logging
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
@@ -22,6 +26,8 @@ from app.main import create_app
 from app.observer import Observer
 from app.settings import Settings
 from model.bundle import Student
+from model.tokens import Tokens
+from tests.waiting import until
 
 SECRET = "zanzibar"
 
@@ -29,6 +35,10 @@ SECRET = "zanzibar"
 @pytest.fixture
 def served(settings: Settings) -> TestClient:
     return TestClient(create_app(settings), raise_server_exceptions=False)
+
+
+def queues_of(client: TestClient) -> Queues:
+    return client.app.state.service.queues  # type: ignore[attr-defined]
 
 
 def samples(client: TestClient) -> dict[str, dict[tuple[str, ...], float]]:
@@ -97,10 +107,23 @@ def test_a_failure_is_logged_with_the_id_that_its_answer_carries(settings: Setti
     assert [line["status"] for line in lines if line["logger"] == "dse.access"] == [500]
 
 
-def test_a_text_line_is_one_line() -> None:
+def test_a_text_line_is_one_line_and_names_its_request() -> None:
     record = logging.LogRecord("dse", logging.INFO, "", 0, "a\nb %s", ("c\r",), None)
     record.facts = {"status": 200}
     assert logs.TextLines().format(record).endswith(r"INFO dse a\nb c\r status=200")
+    CALL.set(Call("mine", timeout=9))
+    line = logs.TextLines().format(record)
+    CALL.set(None)
+    assert line.endswith(r"INFO dse a\nb c\r status=200 request_id=mine")
+
+
+def test_a_probe_is_written_down_when_it_fails(served: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    served.get("/readyz")
+    queues_of(served).all[0]._die()
+    served.get("/readyz"), served.get("/livez")
+    lines = [record.getMessage() for record in caplog.records if record.name == "dse.access"]
+    assert lines == ["GET /readyz 503"]
 
 
 # Metrics
@@ -115,12 +138,42 @@ def test_requests_stages_batches_and_the_index_are_counted(served: TestClient) -
     assert found["dse_request_seconds_count"] == {("/v1/search",): 3}
     stages = found["dse_stage_seconds_count"]
     assert stages == {(name,): 2 for name in ("tokenize", "queue", "inference", "candidates", "scores", "documents")}
-    assert found["dse_batch_tokens_sum"][("tiny-student",)] == (6 + 2) + (5 + 2)
-    assert found["dse_batch_texts_count"][("tiny-student",)] == 2
-    assert found["dse_queue_tokens"] == {("tiny-student",): 0, ("tiny-teacher",): 0}
+    for counted, total in (("tokens", (6 + 2) + (5 + 2)), ("texts", 2)):
+        assert found[f"dse_batch_{counted}_count"] == {("tiny-student",): 2, ("tiny-teacher",): 0}
+        assert found[f"dse_batch_{counted}_sum"] == {("tiny-student",): total, ("tiny-teacher",): 0}
     assert found["dse_worker_up"] == {("tiny-student",): 1, ("tiny-teacher",): 1}
-    assert (found["dse_index_generation"], found["dse_index_documents"]) == ({(): 1}, {(): 10})
+    index = [found[f"dse_index_{fact}"] for fact in ("generation", "documents", "changes_pending")]
+    assert index == [{(): 1}, {(): 10}, {(): 0}]
     assert found["process_resident_memory_bytes"][()] > 10**7
+
+
+def test_seconds_are_those_that_pass(served: TestClient) -> None:
+    began = time.monotonic()
+    served.post("/v1/search", json={"query": "listen"})
+    took, found = time.monotonic() - began, samples(served)
+    assert 0 < sum(found["dse_stage_seconds_sum"].values()) <= found["dse_request_seconds_sum"][("/v1/search",)] <= took
+
+
+def test_what_waits_is_counted_in_texts_and_in_tokens(served: TestClient) -> None:
+    queue = queues_of(served).all[0]
+    forward, entered, go_on = queue._forward, threading.Event(), threading.Event()
+
+    def held(tokens: Tokens) -> NDArray[Any]:
+        entered.set()
+        assert go_on.wait(10)
+        return forward(tokens)
+
+    queue._forward = held
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(served.post, "/embed", json={"inputs": "a"})
+        assert entered.wait(10)
+        waits = pool.submit(served.post, "/embed", json={"inputs": ["listen", "stone"]})
+        until(lambda: queue.waiting[0] > 0 or waits.done())
+        found = samples(served)
+        go_on.set()
+    assert waits.result().status_code == 200
+    assert found["dse_queue_texts"] == {("tiny-student",): 2, ("tiny-teacher",): 0}
+    assert found["dse_queue_tokens"] == {("tiny-student",): (6 + 2) + (5 + 2), ("tiny-teacher",): 0}
 
 
 def test_what_nobody_foresaw_has_one_label(served: TestClient) -> None:
@@ -200,15 +253,16 @@ def test_a_client_that_hangs_up_within_its_body_is_counted_as_gone(settings: Set
 
 
 def test_a_dead_worker_is_not_ready_and_still_alive(served: TestClient) -> None:
-    queues: Queues = served.app.state.service.queues  # type: ignore[attr-defined]
-    queues.all[0]._die()
+    queues_of(served).all[0]._die()
     answer = served.get("/readyz")
     assert (answer.status_code, answer.json()["error"]["type"]) == (503, "not_ready")
     assert "the worker of tiny-student died" in answer.json()["error"]["message"]
     assert served.get("/livez").status_code == 200
     refused = served.post("/v1/search", json={"query": "a"})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    assert samples(served)["dse_worker_restarts_total"][("tiny-student",)] == 1
+    found = samples(served)
+    assert found["dse_worker_restarts_total"] == {("tiny-student",): 1, ("tiny-teacher",): 0}
+    assert found["dse_worker_up"] == {("tiny-student",): 0, ("tiny-teacher",): 1}
 
 
 # Deadline, hanging up, too many
@@ -274,8 +328,52 @@ def test_a_client_who_hangs_up_is_noticed_while_the_answer_is_made() -> None:
     async def send(message: Any) -> None:
         pytest.fail("nothing was answered")
 
-    asyncio.run(Observer(application, Uncounted(), 9)(dict(POST), receive, send))  # type: ignore[arg-type]
+    observer = Observer(application, Uncounted(), 9)  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(observer(dict(POST), receive, send), 10))
     assert seen == [False, True]
+
+
+def test_a_request_that_is_cut_off_is_told_so_and_nobody_waits_for_it() -> None:
+    sent: list[dict[str, Any]] = []
+    metrics = Uncounted()
+
+    async def scenario() -> None:
+        inside = asyncio.Event()
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            inside.set()
+            await asyncio.Event().wait()
+
+        async def receive() -> Any:
+            pytest.fail("nothing was read")
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        observer = Observer(application, metrics, 9)  # type: ignore[arg-type]
+        asked = asyncio.ensure_future(observer(dict(POST), receive, send))
+        await inside.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+    call, _, _, status, _ = metrics.facts
+    assert (call.gone, status, sent[0]["status"]) == (True, 503, 503)
+    assert dict(sent[0]["headers"])[b"retry-after"] == b"1"
+    assert "the service is stopping" in json.loads(sent[1]["body"])["error"]["message"]
+
+
+def test_whoever_fails_leaves_his_place(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"max_requests": 1}))
+
+    @app.get("/boom")
+    def boom() -> None:
+        raise RuntimeError("bang")
+
+    client = TestClient(app, raise_server_exceptions=False)
+    assert client.get("/boom").status_code == 500
+    assert client.post("/v1/similarity", json={"pairs": [["a", "b"]]}).status_code == 200
 
 
 def test_only_so_many_are_let_in_and_the_others_told_when_to_return() -> None:
@@ -312,7 +410,8 @@ def test_only_so_many_are_let_in_and_the_others_told_when_to_return() -> None:
         await ask("/v1/search")
         return answers
 
-    assert asyncio.run(scenario()) == [(429, b"1"), (200, b""), (200, b""), (200, b""), (200, b"")]
+    refused, *answered = asyncio.run(asyncio.wait_for(scenario(), 10))
+    assert (refused, answered) == ((429, b"1"), [(200, b"")] * 4)
 
 
 # Documentation
