@@ -21,7 +21,7 @@ from model.training.recipes import TeacherRecipe, read_recipe
 from scripts.console import REFUSALS, BadInput
 from scripts.datasets import hub as hub_module
 from scripts.datasets.catalogue import CATALOGUE
-from scripts.datasets.forms import PAIRS, as_is, clean, form_of
+from scripts.datasets.forms import as_is
 from scripts.datasets.get import get
 from scripts.datasets.supplies import Fetched, Supply
 from scripts.dse import app
@@ -464,20 +464,6 @@ def test_the_environment_of_the_hub_holds_for_the_program(hub: TinyHub, tmp_path
     assert (offline.returncode, offline.stdout, offline.stderr.count("\n")) == (2, "", 1)
     assert "HF_HUB_OFFLINE is set" in offline.stderr
     assert len(hub.asked) == 1
-
-
-def test_clean_keeps_wrongly_decoded_letters() -> None:
-    assert clean("Iraq\u00e2\u0080\u0099s\u00a0 \x00\x1f\x7f x\n") == "Iraq\u00e2\u0080\u0099s x"
-    assert clean(None) == ""
-
-
-def test_every_file_of_the_catalogue_has_a_form_and_a_place_of_its_own() -> None:
-    originals = [part.original for found in CATALOGUE.values() for part in found.parts]
-    assert len(originals) == len(set(originals))
-    for name, found in CATALOGUE.items():
-        files = [part.file for part in found.parts]
-        assert len(files) == len(set(files)), name
-        assert all(form_of(file) is not PAIRS or file.endswith(".tsv.gz") for file in files)
 
 
 @pytest.mark.parametrize("name", ["stsb", "rte", "cranfield"])

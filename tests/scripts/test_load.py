@@ -184,7 +184,8 @@ def test_growing_memory_shows(shop: str) -> None:
     assert found.statuses == {"200": found.asked}
     assert found.growth is not None
     assert found.growth > 0
-    assert found.memory_most == max(found.samples[-1], found.memory_most or 0)
+    assert found.memory_most == Shop.memory - Shop.memory_step  # what was said last
+    assert found.samples == [1000.0 * tens for tens in range(1, len(found.samples) + 1)]
     assert load.Soak(1, 1, 1, {}, None, 200.0, 210.0, 210.0, []).report()["growth"] == 0.05
 
 
@@ -219,7 +220,7 @@ def test_targets_take_turns_and_ratios_are_taken_round_by_round() -> None:
     assert second.cpu_ahead == Spread(3.0, 3.0, 3.0)
     assert (first.ahead, first.server_cpu, first.client_share) == (None, 10.0, 0.25)
     assert first.failed == {"503": 4}
-    assert second.latency == Latency(20.0, 60.0, 60.0) or second.latency is not None
+    assert (first.latency, second.latency) == (Latency(30.0, 60.0, 60.0), Latency(25.0, 60.0, 60.0))
 
 
 def test_the_latency_is_of_what_was_answered() -> None:

@@ -46,6 +46,14 @@ def test_a_model_stands_where_its_first_answer_puts_it() -> None:
     assert label == "S, mean of 2 sts sets"
 
 
+def circles_within_the_frame(root: ElementTree.Element) -> list[ElementTree.Element]:
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    circles = root.findall("{*}circle")
+    assert all(0 < float(circle.attrib["cx"]) < width for circle in circles)
+    assert all(0 < float(circle.attrib["cy"]) < height for circle in circles)
+    return circles
+
+
 def test_the_picture_names_every_model_within_its_frame_and_no_label_covers_another() -> None:
     models = {
         "a & b": (200.0, 80.0),
@@ -56,25 +64,25 @@ def test_the_picture_names_every_model_within_its_frame_and_no_label_covers_anot
     }
     picture = svg(results(models))
     root = ElementTree.fromstring(picture)
-    width, height = map(float, root.attrib["viewBox"].split()[2:])
     labels = [text for text in root.findall("{*}text") if text.text in models]
     assert {text.text for text in labels} == set(models)
     for one, other in combinations(labels, 2):
         apart = abs(float(one.attrib["y"]) - float(other.attrib["y"])) > 14.8
         first, second = sorted((one, other), key=lambda text: float(text.attrib["x"]))
         assert apart or float(first.attrib["x"]) + 7 * len(first.text or "") < float(second.attrib["x"])
-    circles = list(root.findall("{*}circle"))
+    circles = circles_within_the_frame(root)
     assert len(circles) == 5
-    for circle in circles:
-        assert 0 < float(circle.attrib["cx"]) < width
-        assert 0 < float(circle.attrib["cy"]) < height
     assert sum(circle.get("class") == "best" for circle in circles) == 2  # d and far off
     assert re.search(r"prefers-color-scheme: dark", picture)
 
 
 @pytest.mark.parametrize("models", [{"a": (200.0, 80.0)}, {"a": (100.0, -3.0), "b": (1000.0, 99.9)}])
-def test_one_model_or_far_apart_ones_have_a_picture(models: dict[str, tuple[float, float]]) -> None:
-    assert ElementTree.fromstring(svg(results(models))) is not None
+def test_one_model_or_far_apart_ones_are_within_the_frame(models: dict[str, tuple[float, float]]) -> None:
+    circles = circles_within_the_frame(ElementTree.fromstring(svg(results(models))))
+    by_speed = sorted(circles, key=lambda circle: float(circle.attrib["cx"]))
+    heights = [float(circle.attrib["cy"]) for circle in by_speed]
+    assert len(heights) == len(models)
+    assert heights == sorted(heights, reverse=True)  # the faster of them is the better one, and stands higher
 
 
 def test_without_speed_there_is_no_picture() -> None:

@@ -9,7 +9,7 @@ from model.head import Head
 from scripts.console import BadInput
 from scripts.evaluation.results import Results, Row, guard, means
 from scripts.evaluation.scorers import Model, ModelFacts, Rows, Scores
-from scripts.evaluation.sets import Collection, GoldPairs, Registry
+from scripts.evaluation.sets import Collection, GoldPairs, Registry, SetFacts
 from scripts.evaluation.suite import Measured, measure
 from tests.fakes import LengthTeacher, LetterEncoder
 from tests.scripts.evaluation.tiny_sets import write_sets
@@ -77,6 +77,31 @@ def test_a_head_orders_the_candidates_and_the_cosine_is_reported_beside_it(sets:
     assert by_cosine.main == 100
     assert by_head.main == pytest.approx(100 * (1 + 1 / np.log2(3)) / 2, abs=0.01)  # silent before notes, twice
     assert by_head.figures["recall@100"].value == 100
+
+
+class LastFirst:
+    """A head to whom the farthest is the best."""
+
+    def logits(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return -(right @ left[0]).astype(np.float64)
+
+
+@pytest.mark.parametrize(("depth", "by_head"), [(10, 0.0), (150, 100.0)])
+def test_figures_look_at_a_hundred_hits_and_a_head_at_as_many_as_it_is_given(depth: int, by_head: float) -> None:
+    """Of two hundred, ever farther away, the 51st and the 150th are right."""
+    facts = SetFacts("far/test", "retrieval", 1, 200, False, None, {})
+    names = [f"{row:03}" for row in range(200)]
+    far = Collection(facts, names, names, ["q"], ["0"], [{50: 1.0, 149: 1.0}], [None])
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        angles = np.array([int(text) for text in texts]) / 200
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    model = replace(letters(head=LastFirst()), encode=encode)
+    measured = measure([far], [model], "letters", depth, lambda *_: None)
+    figures = {by: row.figures for (_, by), row in rows_of(measured, "letters").items()}
+    assert figures["similarity"]["recall@100"].value == 50
+    assert figures["score"]["mrr@10"].value == by_head
 
 
 def test_embeddings_that_were_cut_are_searched_and_not_guarded(sets: list[GoldPairs | Collection]) -> None:
