@@ -3,14 +3,14 @@
 import gzip
 import json as json_lines
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scripts import load_commands, speed_commands
 from scripts.console import errors, print_table, progress_bar, student_of, written
 from scripts.options import BundleOption, DataOption
-from scripts.speed_commands import settings_of
+from scripts.speed_commands import OutputOption, save, settings_of
 
 if TYPE_CHECKING:
     from scripts.benchmarks.conditions import Conditions
@@ -25,7 +25,6 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.", s
 ScratchOption = Annotated[
     Path | None, typer.Option(help="A folder for a copy of the index.", show_default="the system's temporary one")
 ]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures here, as JSON.")]
 
 app = typer.Typer(help="Measure an index, the models and the service.", no_args_is_help=True)
 app.command()(speed_commands.bundle)
@@ -107,7 +106,7 @@ def search(
                 f"clients {cost.clients}: {what} {added['milliseconds']} ms ({added['percent']} %), "
                 f"computing {added['cpu_milliseconds']} ms ({added['cpu_percent']} %)"
             )
-    _save(output, on, {"depth": reach, "costs": [cost.report() for cost in costs]})
+    save(output, on.report({"depth": reach, "costs": [cost.report() for cost in costs]}))
 
 
 @app.command()
@@ -146,7 +145,7 @@ def filters(
         for sweep in sweeps
     ]  # fmt: skip
     print_table(["let through", "documents", "recall@10", "p50 ms", "p99 ms", "a second", "first ms"], rows)
-    _save(output, on, {"depth": reach, "sweeps": [asdict(sweep) for sweep in sweeps]})
+    save(output, on.report({"depth": reach, "sweeps": [asdict(sweep) for sweep in sweeps]}))
 
 
 @app.command()
@@ -202,7 +201,7 @@ def changes(
     )
     if found.compaction_fault:
         errors.print(f"not compacted: {found.compaction_fault}", markup=False)
-    _save(output, on, {"clients": clients} | found.report())
+    save(output, on.report({"clients": clients} | found.report()))
 
 
 @app.command()
@@ -242,14 +241,9 @@ def places(
     rows = [[name, f"{found.recall[name]:.4f}", *_paced(pace)] for name, pace in found.paces.items()]
     print_table([f"{clients} clients", f"recall@{k}", "p50 ms", "p99 ms", "a second"], rows)
     typer.echo(f"the same {k} for {100 * found.same:.2f} % of {found.queries:,} queries")
-    _save(output, on, found.report() | {"milvus": str(place), "milvus_recipe": recipe, "clients": clients})
+    facts = {"milvus": str(place), "milvus_recipe": recipe, "clients": clients}
+    save(output, on.report(found.report() | facts))
 
 
 def _paced(pace: "Pace") -> list[str]:
     return [f"{pace.p50:.3f}", f"{pace.p99:.3f}", f"{pace.per_second:,.1f}"]
-
-
-def _save(output: Path | None, on: "Conditions", results: dict[str, Any]) -> None:
-    if output is not None:
-        with written(output, "w") as file:
-            file.write(json_lines.dumps(on.report(results), indent=2, ensure_ascii=False) + "\n")

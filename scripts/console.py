@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 SECONDS_PER_LINE = 30.0
 
+_OBEYED = dict.fromkeys(
+    {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {*map(ord, "\t\n")}, "\ufffd"
+)
+
 T = TypeVar("T")
 
 
@@ -55,7 +59,7 @@ def say_no(error: BaseException) -> None:
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    errors.print(f"dse: {message}", markup=False)
+    errors.print(f"dse: {printable(message)}", markup=False)
 
 
 def read_settings(**given: Any) -> Settings:
@@ -122,15 +126,22 @@ def read_lines(path: Path, what: str) -> list[tuple[int, str]]:
 def written(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
     """A file to write that takes its place only when it is whole; until then, what was there stays.
 
+    A link stays a link, and what it leads to is written; a device or a pipe is written to as it is.
+
     Raises:
         BadInput: the place cannot be written to. Said at once, before any work is done.
     """
-    partial = _partial(path)
-    file = _begun(path, mode)
+    place = _place(path)
+    if _is_no_file(place):
+        with _begun(place, mode, path) as file:
+            yield file
+        return
+    partial = _partial(place)
+    file = _begun(partial, mode, path)
     try:
         with file:
             yield file
-        partial.replace(path)
+        partial.replace(place)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -141,27 +152,40 @@ def check_place(path: Path) -> None:
     Raises:
         BadInput: the place cannot be written to.
     """
+    place = _place(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{path} cannot be written: {error.strerror}") from error
-    _begun(path, "w").close()
-    _partial(path).unlink()
+    if _is_no_file(place):
+        if place.is_dir() or not os.access(place, os.W_OK):
+            raise BadInput(f"{path} cannot be written: {'it is a folder' if place.is_dir() else 'Permission denied'}")
+        return
+    _begun(_partial(place), "w", path).close()
+    _partial(place).unlink()
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial")
-
-
-def _begun(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
+def _place(path: Path) -> Path:
+    """Where a path leads to."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "Is a directory", str(path))
-        return _partial(path).open(
-            mode, encoding=None if mode == "wb" else "utf-8", newline=None if mode == "wb" else "\n"
-        )
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise BadInput(f"{path} cannot be written: its links lead nowhere ({error})") from error
+
+
+def _is_no_file(place: Path) -> bool:
+    return place.exists() and not place.is_file()
+
+
+def _partial(place: Path) -> Path:
+    return place.with_name(f"{place.name}.{os.getpid()}.partial")
+
+
+def _begun(place: Path, mode: Literal["w", "wb"], named: Path) -> IO[Any]:
+    try:
+        return place.open(mode, encoding=None if mode == "wb" else "utf-8", newline=None if mode == "wb" else "\n")
     except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror}") from error
+        raise BadInput(f"{named} cannot be written: {error.strerror}") from error
 
 
 def print_json(value: Any) -> None:
@@ -173,8 +197,18 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
     """A table for people, on standard output."""
     table = Table(*map(escape, columns), box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*map(Text, row))  # as text: a document may hold what rich would take for markup
+        # as text: a document may hold what rich would take for markup
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(soft_wrap=False).print(table)
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey: control characters but tab and line break, and turned directions.
+
+    >>> printable("\x1b[31mred\u202e")
+    '\ufffd[31mred\ufffd'
+    """
+    return text.translate(_OBEYED)
 
 
 class LoggedProgress(Progress):

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Literal
 
@@ -154,14 +155,23 @@ def _chosen(one: Path | None, kind: Kind | None, data: Path | None, only: list[s
 
 
 def _opened(openers: "Sequence[Opener]", earlier: "Results | None") -> "list[Model]":
-    """The models, each under a name of its own: where two say the same, where they are is added."""
+    """The models, each under a name of its own: where two say the same, where they are is added, then a number."""
     models = [(where, open_()) for where, open_ in openers]
     names = Counter(model.facts.name for _, model in models)
-    names.update(facts.name for facts in (earlier.models if earlier else []))
-    return [
-        model if names[model.facts.name] == 1 else model.named(f"{model.facts.name} ({where})")
-        for where, model in models
-    ]
+    taken = {facts.name for facts in (earlier.models if earlier else [])}
+    names.update(taken)
+    found = []
+    for where, model in models:
+        if names[name := model.facts.name] > 1:
+            longer = f"{name} ({where})"
+            name = next(free for number in count(1) if (free := _numbered(longer, number)) not in taken)
+        taken.add(name)
+        found.append(model.named(name))
+    return found
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name} {number}"
 
 
 def _measured(

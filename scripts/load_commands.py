@@ -66,7 +66,7 @@ def http(
     if not in_process:
         _refuse_what_a_service_decides(url, index, bundle, threads)
     wanted = ["search"] if in_process else kind
-    with _asking("http", url, index, bundle, wire, wanted, texts, data, threads) as asking:
+    with _asking("http", url, index, bundle, wire, wanted, texts, data, threads, peer_url) as asking:
         from scripts.benchmarks.load import Served, measure
 
         first = next(iter(asking.requests.values()))
@@ -154,7 +154,8 @@ def soak(
 def _refuse_what_a_service_decides(url: str | None, *decided: object) -> None:
     if url is not None and any(given is not None for given in decided):
         raise BadInput(
-            f"--index, --bundle and --threads are for a service that is started: leave them out, or --url {url}"
+            "--index, --bundle and --threads, and DSE_BUNDLE, are for a service that is started: leave them out, or "
+            f"--url {url}"
         )
 
 
@@ -169,17 +170,22 @@ def _asking(
     texts: Path | None,
     data: Path | None,
     threads: int | None,
+    peer_url: str | None = None,
 ) -> Iterator[_Asking]:
     """A service at its address, or one that is started for as long as it is asked."""
     if wire not in ("native", "infinity", "tei"):
         raise BadInput(f"--wire {wire}: give native, infinity or tei")
     settings = settings_of(bundle, threads, index=index)
 
+    from scripts.benchmarks.client import place_of
     from scripts.benchmarks.conditions import run_facts
     from scripts.benchmarks.service import started
     from scripts.benchmarks.texts import texts_of
     from scripts.benchmarks.workloads import KINDS, workloads
 
+    for given in (url, peer_url):
+        if given is not None:
+            place_of(given)
     asked, source = texts_of(texts, data, "sentences", TEXTS)
     known = KINDS[wire] if url or settings.index else [kind for kind in KINDS[wire] if kind != "search"]
     if "search" in (wanted or known) and not (url or settings.index):

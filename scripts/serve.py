@@ -89,5 +89,6 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise BadInput(f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port") from error
+    except (OSError, UnicodeError) as error:  # what is no name of a host is not looked up
+        reason = error.strerror if isinstance(error, OSError) else "not a host's name"
+        raise BadInput(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from error

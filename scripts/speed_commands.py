@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.threads import limit_native_threads
-from scripts.console import BadInput, print_table, progress_bar, settings_with, student_of, written
+from scripts.console import BadInput, check_place, print_table, progress_bar, settings_with, student_of, written
 from scripts.options import BundleOption
 from scripts.training_commands import OutputBundle, needs_torch
 
@@ -32,7 +32,19 @@ MOST_TOKENS = 512
 CALIBRATION_TEXTS = 300
 
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="DSE_THREADS")]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures here, as JSON.")]
+
+
+def _writable(path: Path | None) -> Path | None:
+    """Said before the work, not after it."""
+    if path is not None:
+        check_place(path)
+    return path
+
+
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", callback=_writable, help="Write the figures here, as JSON."),
+]
 TextsOption = Annotated[Path | None, typer.Option(help="What to embed, a text a line.", show_default="of --data")]
 DataOption = Annotated[
     Path | None, typer.Option(envvar="DSE_DATA", help="Folder of data sets, where no texts are given.")

@@ -43,8 +43,8 @@ def read_results(runs: Path) -> list[Result]:
     for path in sorted(runs.glob(f"*/{TASK_RESULT}")):
         try:
             result = json.loads(path.read_text("utf-8"))
-            relative_change(result)
-        except (ValueError, KeyError, TypeError) as error:
+            markdown([result])
+        except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
             raise BadInput(
                 f"{path} is not a result of dse tasks run ({error!r}); remove it and run it again"
             ) from error

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from scripts.console import BadInput
+
 MOST_CONNECTIONS = 512
 SECONDS_TO_CONNECT = 10.0
 
@@ -100,15 +102,27 @@ def request_of(path: str, body: bytes | None) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + (body or b"")
 
 
+def place_of(address: str) -> tuple[str, int]:
+    """Host and port of a service.
+
+    Raises:
+        BadInput: not http://HOST:PORT, which is all that this client asks.
+    """
+    with suppress(ValueError):  # its port is none
+        parts = urlsplit(address)
+        if parts.scheme == "http" and parts.hostname and parts.port and parts.path in ("", "/"):
+            return parts.hostname, parts.port
+    raise BadInput(f"{address}: give the address of a running service, http://HOST:PORT")
+
+
 async def connect(address: str) -> Exchange:
     """A connection to a service.
 
     Raises:
         OSError: nobody listens there.
     """
-    parts = urlsplit(address)
-    loop = asyncio.get_running_loop()
-    coming = loop.create_connection(Exchange, parts.hostname or "127.0.0.1", parts.port or 80)
+    host, port = place_of(address)
+    coming = asyncio.get_running_loop().create_connection(Exchange, host, port)
     _, exchange = await asyncio.wait_for(coming, SECONDS_TO_CONNECT)
     return exchange
 

@@ -1,14 +1,12 @@
 """Where do a million real sentences come from? Every sentence of a data folder, each once, always in the same order."""
 
-import gzip
 import hashlib
-import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from scripts.console import BadInput
+from scripts.lines import lines_of, objects_of
 
 BUCKETS = 10_000
 """Each document has a ``bucket`` below this, by its id's digest: any share of them can be filtered for."""
@@ -44,7 +42,7 @@ def documents(data: Path, count: int) -> Iterator[dict[str, Any]]:
 def _sentences(data: Path) -> Iterator[tuple[str, str]]:
     """Every sentence with the name of its source, repeats included."""
     for path in _files(data / "corpus", ".txt"):
-        yield from ((_name(path), line) for line in _lines(path))
+        yield from ((_name(path), line) for _, line in lines_of(path))
     for path in _files(data / "corpus", ".jsonl"):
         yield from ((_name(path), sentence) for sentence in _captions_and_titles(path))
     for folder in sorted(path for path in data.iterdir() if path.is_dir() and path.name != "corpus"):
@@ -53,20 +51,20 @@ def _sentences(data: Path) -> Iterator[tuple[str, str]]:
 
 
 def _captions_and_titles(path: Path) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            row = json.loads(line)
-            found = [*row.get("captions", []), row.get("title")]
-        except (ValueError, AttributeError, TypeError) as error:
-            raise BadInput(f"{path}:{number}: not an object of captions or a title ({error})") from error
+    for place, row in objects_of(path):
+        captions = row.get("captions", [])
+        if not isinstance(captions, list):
+            raise BadInput(f"{place}: its captions are no list")
+        found = [*captions, row.get("title")]
         yield from (sentence for sentence in found if isinstance(sentence, str))
 
 
 def _sides(path: Path) -> Iterator[str]:
     """Both sentences of each pair; nothing of a file of another kind."""
-    lines = _lines(path)
-    if next(lines, "").split("\t")[:2] == ["sentence1", "sentence2"]:
-        for line in lines:
+    lines = lines_of(path)
+    _, header = next(lines, ("", ""))
+    if header.split("\t")[:2] == ["sentence1", "sentence2"]:
+        for _, line in lines:
             yield from line.split("\t")[:2]
 
 
@@ -76,13 +74,3 @@ def _files(folder: Path, suffix: str) -> list[Path]:
 
 def _name(path: Path) -> str:
     return path.name.partition(".")[0]
-
-
-def _lines(path: Path) -> Iterator[str]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
-            for line in file:
-                yield line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise BadInput(f"{path}: {error}") from error

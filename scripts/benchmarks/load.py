@@ -203,7 +203,7 @@ class Overload:
     statuses: dict[str, int]
     admitted: Latency | None
     admitted_most: float | None  # milliseconds
-    answered_per_second: float  # of 200s, beside capacity
+    answered_per_second: float  # of 200s that came in that time, beside capacity
     memory_before: float | None  # bytes
     memory_most: float | None
     memory_after: float | None
@@ -237,8 +237,8 @@ async def _overload(
         raise BadInput(f"{address} answers no request of the kind {kind}: it may not be overloaded yet")
     before, samples = await usage(address), []
     stage(f"{factor:g} times {capacity:.0f} requests a second")
-    storm = asyncio.create_task(open_loop(address, requests, factor * capacity, seconds))
     began = time.perf_counter()
+    storm = asyncio.create_task(open_loop(address, requests, factor * capacity, seconds))
     while not storm.done():
         samples.append(await usage(address))
         await asyncio.wait([storm], timeout=1.0)
@@ -257,7 +257,7 @@ async def _overload(
         {str(status): count for status, count in sorted(Counter(each.status for each in answered).items())},
         Latency.of(answered),
         round(1000 * max(each.seconds for each in good), 2) if good else None,
-        round(len(good) / seconds, 1),
+        round(sum(each.due + each.seconds <= began + seconds for each in good) / seconds, 1),
         before.memory,
         max(known) if known else None,
         (await usage(address)).memory,
@@ -268,10 +268,11 @@ async def _overload(
 async def _capacity(address: str, requests: Sequence[bytes], seconds: float) -> float:
     """Answers a second that clients get who ask again when they have theirs; of so many as need no refusal."""
     for clients in CROWDS:
-        statuses = [each.status for each in await closed_loop(address, requests, clients, seconds)]
-        if 429 not in statuses:
+        answered = await closed_loop(address, requests, clients, seconds)
+        if all(each.status != 429 for each in answered):
             break
-    return statuses.count(200) / seconds
+    took = max(each.due + each.seconds for each in answered) - min(each.due for each in answered)
+    return sum(each.status == 200 for each in answered) / took
 
 
 async def _recovery(address: str, requests: Sequence[bytes], within: float, ended: float) -> float | None:

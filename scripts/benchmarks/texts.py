@@ -1,13 +1,11 @@
 """Which texts are encoded? Short queries, sentences and paragraphs of a data folder, or the lines of a file."""
 
-import gzip
-import json
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from model.spaced import spaced
 from scripts.console import BadInput, read_lines
+from scripts.lines import lines_of, objects_of
 
 MIX = ("queries", "sentences", "queries", "sentences", "paragraphs")
 """Of five texts of the mix, in turn."""
@@ -55,9 +53,9 @@ def _paragraphs(data: Path) -> list[str]:
     """Passages of Wikipedia: 600 characters on average."""
     path = data / "boolq_passages" / "corpus.jsonl.gz"
     try:
-        return list(dict.fromkeys(str(json.loads(line)["text"]) for line in _lines(path)))
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: not lines of JSON with a text ({error})") from error
+        return list(dict.fromkeys(str(row["text"]) for _, row in objects_of(path)))
+    except KeyError as error:
+        raise BadInput(f"{path}: not lines of JSON with a text") from error
 
 
 _READERS: dict[str, Callable[[Path], list[str]]] = {
@@ -69,7 +67,6 @@ _READERS: dict[str, Callable[[Path], list[str]]] = {
 
 def _lines(path: Path) -> list[str]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
-            return [line.rstrip("\r\n") for line in file]
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise BadInput(f"{path}: {error}; give --texts FILE, a text a line, instead") from error
+        return [line for _, line in lines_of(path)]
+    except BadInput as error:
+        raise BadInput(f"{error}; give --texts FILE, a text a line, instead") from error

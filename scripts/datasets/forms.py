@@ -1,9 +1,7 @@
 """What does a file of pairs, documents, queries or judgements look like here, and how are its rows written?"""
 
-import gzip
 import json
 import unicodedata
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from model.training.pairs import pair_rows
 from scripts.console import BadInput
+from scripts.lines import lines_of, objects_of
 
 PAIR_COLUMNS = ("sentence1", "sentence2", "score")
 JUDGEMENT_COLUMNS = ("query-id", "corpus-id", "score")
@@ -43,7 +42,13 @@ def as_is(row: Row) -> Row:
 
 
 def clean(value: object) -> str:
-    """NFC, one line: every run of white space and ASCII control characters is one space, and none is at the ends."""
+    """NFC, one line: every run of white space and ASCII control characters is one space, and none is at the ends.
+
+    Raises:
+        TypeError: a list or an object, which is no text.
+    """
+    if isinstance(value, list | dict):
+        raise TypeError(f"{value!r:.40} is no text")
     return " ".join(unicodedata.normalize("NFC", "" if value is None else str(value)).translate(_TO_SPACE).split())
 
 
@@ -58,26 +63,8 @@ def _pair_line(row: Row) -> str:
     return "\t".join(values)
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a text file, gzip or plain, each with its place for messages."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                yield f"{path}:{number}", line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise BadInput(f"{path}: {error}") from error
-
-
 def _read_objects(path: Path) -> Iterator[Row]:
-    for place, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{place}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise BadInput(f"{place}: not a JSON object")
-        yield row
+    return (row for _, row in objects_of(path))
 
 
 def _document_line(row: Row) -> str:
@@ -97,7 +84,7 @@ def _object(row: Row) -> str:
 
 
 def _read_judgements(path: Path) -> Iterator[Row]:
-    for number, (place, line) in enumerate(_lines(path)):
+    for number, (place, line) in enumerate(lines_of(path)):
         values = tuple(line.split("\t"))
         if number == 0:
             if values != JUDGEMENT_COLUMNS:

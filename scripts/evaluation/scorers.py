@@ -59,6 +59,7 @@ class Model:
     head: Head | None = None  # None where it would rank as the cosine does
     tokenizer: Path | None = None
     prefixes: tuple[int, ...] = ()
+    timed: Callable[[Rows], object] | None = None  # what is timed; None: ``score``
 
     def answers(self, rows: Rows) -> Scores:
         """What it says of pairs, and what it would say by embeddings cut to each of ``prefixes``."""

@@ -28,14 +28,18 @@ def of_service(url: str) -> Model:
         raise BadInput(f"{url}: give the address of a running service, http://HOST:PORT")
     has_teacher = _field(f"{base}/readyz", "teacher") is not None
 
+    def student_of(rows: Rows) -> list[dict[str, float]]:
+        return _ask(f"{base}/v1/similarity", rows)
+
     def score(rows: Rows) -> Scores:
-        student = _ask(f"{base}/v1/similarity", rows)
+        student = student_of(rows)
         found = {name: np.array([row[name] for row in student]) for name in ("score", "similarity")}
         if has_teacher:
             found["teacher"] = np.array([row["score"] for row in _ask(f"{base}/v1/teacher/similarity", rows)])
         return found
 
-    return Model(ModelFacts(base, "service", None, None), score, teaches=("teacher",) if has_teacher else ())
+    teaches = ("teacher",) if has_teacher else ()
+    return Model(ModelFacts(base, "service", None, None), score, teaches, timed=student_of)
 
 
 def _ask(url: str, rows: Rows) -> list[dict[str, float]]:

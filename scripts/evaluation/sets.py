@@ -1,9 +1,7 @@
 """What is measured on? Pairs with gold scores, pairs with labels, and collections with judged queries."""
 
-import gzip
-import json
+import math
 import tomllib
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from model.manifest import digests_of
 from model.training.data_recipe import PairSet
 from model.training.pairs import read_pairs
 from scripts.console import BadInput
+from scripts.lines import lines_of, objects_of
 
 REGISTRY = Path(__file__).parents[1] / "recipes/evaluation.toml"
 
@@ -144,9 +143,9 @@ class RetrievalSet(_Listed):
                 hundred a document that is not.
         """
         corpus, queries, qrels = self.paths(root)
-        rows = dict(_rows(corpus))
+        rows = _texts(corpus)
         texts = {id_: f"{row.get('title') or ''} {row['text']}".strip() for id_, row in rows.items()}
-        asked = {id_: str(row["text"]) for id_, row in _rows(queries)}
+        asked = {id_: row["text"] for id_, row in _texts(queries).items()}
         document_ids = sorted(texts)
         row_of = {id_: row for row, id_ in enumerate(document_ids)}
         judged: dict[str, dict[int, float]] = {}
@@ -250,36 +249,31 @@ def check_present(sets: dict[str, ListedSet], root: Path) -> None:
         )
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Place and content of each line that is not blank."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}:{number}", line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise BadInput(f"{path}: {error}") from error
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Id and fields of each JSON line."""
-    for place, line in _lines(path):
-        try:
-            row = json.loads(line)
-            yield str(row["_id"]), {**row, "text": str(row["text"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{place}: not an object with _id and text ({error!r})") from error
+def _texts(path: Path) -> dict[str, dict[str, Any]]:
+    """By id, the fields of each JSON line, which has a text."""
+    found: dict[str, dict[str, Any]] = {}
+    for place, row in objects_of(path):
+        given, text = row.get("_id"), row.get("text")
+        if given in (None, "") or not isinstance(text, str):
+            raise BadInput(f"{place}: not an object with _id and text")
+        id_ = str(given)
+        if id_ in found:
+            raise BadInput(f"{place}: the _id {id_!r} is taken already")
+        found[id_] = row
+    return found
 
 
 def _judgements(path: Path) -> Iterator[tuple[str, str, float, str]]:
     """Query, document, grade and place of each line after the header."""
-    for number, (place, line) in enumerate(_lines(path)):
+    for number, (place, line) in enumerate(lines_of(path)):
         if number == 0:
             if _is_number(line.split("\t")[-1]):
                 raise BadInput(f"{place}: a judgement, where the columns are named: query-id, corpus-id, score")
             continue
         try:
             query, document, grade = line.split("\t")
+            if not math.isfinite(float(grade)):
+                raise ValueError(f"a grade of {grade}")
             yield query, document, float(grade), place
         except ValueError as error:
             raise BadInput(f"{place}: not a query, a document and a grade, between tabs ({error})") from error

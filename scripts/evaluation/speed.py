@@ -61,8 +61,8 @@ def measure(models: Sequence[Model], of: GoldPairs, threads: int) -> Speed:
     if files := [model.tokenizer for model in models if model.encode and model.tokenizer]:
         tokenizer = Tokenizer.from_file(str(files[0]))
         tokenizer.no_padding()
-        works.append(Work(TOKENISING, "sentence", sentences, tokenizer.encode_batch))
-    works += [Work(model.facts.name, "pair", pairs, model.score) for model in models]
+        works.append(Work(TOKENISING, "sentence", sentences, tokenizer.encode_batch_fast))
+    works += [Work(model.facts.name, "pair", pairs, model.timed or model.score) for model in models]
     return Speed(of.facts.name, len(sentences), len(pairs), REPEATS, threads, paces(works))
 
 

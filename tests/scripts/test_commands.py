@@ -308,6 +308,8 @@ def test_a_port_in_use_is_refused_before_the_models_are_read() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(BadInput, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"):
             dse("serve", "--port", port, "--bundle", "nowhere")
+    with pytest.raises(BadInput, match=r"cannot listen on a\.\.b:0: not a host's name"):
+        dse("serve", "--host", "a..b", "--port", 0)
     with pytest.raises(BadInput, match=r"cannot listen on nope\.invalid"):
         dse("serve", "--host", "nope.invalid", "--port", 1)
 

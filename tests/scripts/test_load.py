@@ -16,7 +16,16 @@ from typer.testing import CliRunner
 from app.loading import open_index
 from model.bundle import Student, load_teacher
 from scripts.benchmarks import claim, load
-from scripts.benchmarks.client import Answered, Exchange, Latency, closed_loop, length_of, open_loop, request_of
+from scripts.benchmarks.client import (
+    Answered,
+    Exchange,
+    Latency,
+    closed_loop,
+    length_of,
+    open_loop,
+    place_of,
+    request_of,
+)
 from scripts.benchmarks.encode import Spread
 from scripts.benchmarks.nobody import Nobody
 from scripts.benchmarks.service import started
@@ -166,6 +175,24 @@ def test_a_service_that_refuses_everybody_has_no_capacity(shop: str) -> None:
     Shop.room = 0
     with pytest.raises(BadInput, match="answers no request of the kind any"):
         load.overload(shop, "any", [REQUEST], 2.0, 0.2, lambda words: None)
+
+
+def test_no_more_is_answered_a_second_than_can_be_answered(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked in time and answered after it is no part of that time."""
+    monkeypatch.setattr(Shop, "seconds", 0.02)
+    monkeypatch.setattr(Shop, "room", 40)  # which take four times as long as they are asked for
+    found = load.overload(shop, "any", [REQUEST], 4.0, 0.2, lambda words: None)
+    assert max(found.capacity, found.answered_per_second) <= 1.1 / Shop.seconds
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:8000", "localhost:8000", "https://127.0.0.1:8000", "http://127.0.0.1", "http://h:abc", "http://h:1/x"],
+)
+def test_an_address_that_would_be_misread_is_refused(address: str) -> None:
+    with pytest.raises(BadInput, match="give the address of a running service, http://HOST:PORT"):
+        place_of(address)
+    assert place_of("http://[::1]:8000/") == ("::1", 8000)
 
 
 def test_what_does_not_recover_is_said(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,7 +391,9 @@ def test_the_claim_is_measured(
 
 @pytest.mark.parametrize("option", [("--threads", 1), ("--index", "words")])
 def test_what_a_running_service_has_decided_cannot_be_asked_for(asked: Path, option: tuple[str, object]) -> None:
-    with pytest.raises(BadInput, match="--index, --bundle and --threads are for a service that is started"):
+    with pytest.raises(
+        BadInput, match="and --threads, and DSE_BUNDLE, are for a service that is started"
+    ):
         run("soak", "--url", "http://127.0.0.1:9", "--texts", asked, *option)
 
 

@@ -126,6 +126,17 @@ def test_two_models_of_one_name_are_told_apart(home: Path, student_bundle: Path,
     assert found["rows"][2]["over_baseline"]["spearman"]["value"] == 0
 
 
+def test_a_model_that_is_given_twice_and_one_of_earlier_results_have_names_of_their_own(
+    home: Path, student_bundle: Path, tmp_path: Path
+) -> None:
+    twice = [*listed(home), *["--bundle", student_bundle] * 2, "--only", "words"]
+    dse(*twice, "-o", tmp_path / "then.json")
+    found = json.loads(dse(*twice, "--with-results", tmp_path / "then.json", "--json"))
+    names = [model["name"] for model in found["models"]]
+    assert len(set(names)) == len(names) == 4
+    assert f"tiny-student ({student_bundle}) 2" in names
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -47,6 +47,8 @@ def test_a_service_answers_with_its_students_and_its_teachers_scores(
     np.testing.assert_allclose(found["score"], student.score(expected.logits), atol=1e-5)
     np.testing.assert_allclose(found["similarity"], expected.similarities, atol=1e-5)
     assert found["teacher"].shape == (3,)
+    assert model.timed is not None
+    assert [answer["score"] for answer in model.timed(ROWS)] == found["score"].tolist()  # of its student alone
 
 
 def test_what_a_service_refuses_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
