@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from model.bundle import Graph, Student
 
 SECONDS_PER_LINE = 30.0
+WIDE = 100_000
+"""Characters of a line that nobody looks at."""
 
 _OBEYED = dict.fromkeys(
     {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {*map(ord, "\t\n")}, "\ufffd"
@@ -194,12 +196,18 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """A table for people, on standard output."""
+    """A table for people, on standard output; nothing of it is cut where that is no terminal."""
     table = Table(*map(escape, columns), box=None, header_style="bold", pad_edge=False)
     for row in rows:
         # as text: a document may hold what rich would take for markup
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(soft_wrap=False).print(table)
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        Console(soft_wrap=False).print(table)
+        return
+    wide = Console(width=WIDE)
+    with wide.capture() as shown:
+        wide.print(table)
+    sys.stdout.write("\n".join(line.rstrip() for line in shown.get().split("\n")))
 
 
 def printable(text: str) -> str:

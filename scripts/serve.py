@@ -75,7 +75,8 @@ def serve(
         typer.echo(f"model      {', '.join(student.name for student in service.models.students)}")
         typer.echo(f"teacher    {service.teacher.name if service.teacher else 'none'}")
         typer.echo(f"documents  {f'{len(service.index.view()):,}' if service.index else 'none'}")
-        typer.echo(f"open       http://{settings.host}:{listener.getsockname()[1]}/")
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        typer.echo(f"open       http://{host}:{listener.getsockname()[1]}/")
         config = uvicorn.Config(
             create_app(settings, service),
             log_config=None,

@@ -197,7 +197,7 @@ def claim(
 
     from app.loading import open_index
     from model.bundle import load_teacher
-    from scripts.benchmarks.claim import measure
+    from scripts.benchmarks.claim import QUERIES, measure
     from scripts.benchmarks.conditions import conditions
 
     student = student_of(settings)
@@ -206,7 +206,7 @@ def claim(
         task = bar.add_task("reading the index", total=None)
         view = live.view()
         depth = settings.depth_for(view.manifest.depth)
-        on = conditions("claim", view, student.name, settings.threads, 2 * rounds, "documents")
+        on = conditions("claim", view, student.name, settings.threads, QUERIES, "documents")
         found = measure(view, student, scorer, depth, pairs, rounds, lambda words: bar.update(task, description=words))
     print_table(["measured on", ""], [*on.rows(), ["teacher", scorer.name], ["depth", str(depth)]])
     rows = [

@@ -15,7 +15,7 @@ from model.encoder import shortened
 from model.head import CosineHead, Head
 from model.manifest import digests_of
 from model.similarity import score_pairs
-from scripts.console import read_settings
+from scripts.console import BadInput, read_settings
 
 Rows = Sequence[tuple[str, str]]
 """Pairs of sentences."""
@@ -104,7 +104,13 @@ def of_bundle(folder: Path, prefixes: bool = False) -> Model:
 
 
 def of_folder(folder: Path) -> Model:
-    """A sentence-transformers or Hugging Face folder, in fp32: its similarity. Needs the training extra."""
+    """A sentence-transformers or Hugging Face folder, in fp32: its similarity. Needs the training extra.
+
+    Raises:
+        BadInput: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder; give that of a sentence-transformers or Hugging Face model")
     from model.training.sentence_transformer import SentenceTransformer
 
     encoder = SentenceTransformer.load(folder)

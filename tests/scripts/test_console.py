@@ -66,3 +66,12 @@ def test_a_terminal_is_told_nothing_by_a_document(capsys: pytest.CaptureFixture[
     assert not set(shown) & {"\x1b", "\x07", "\x9b", "\u202e", "\u2066"}
     assert "\ufffd[31mred" in shown
     assert printable("ü 👩‍🚀 हिन्दी\t\n") == "ü 👩‍🚀 हिन्दी\t\n"
+
+
+def test_nothing_of_a_table_is_cut_where_no_terminal_shows_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    long = "very/long/" * 30 + "id"
+    print_table(["id", "score"], [[long, "1"], ["b", ""]])
+    assert capsys.readouterr().out.split("\n") == ["id".ljust(len(long)) + "  score", long + "  1", "b", ""]

@@ -391,9 +391,7 @@ def test_the_claim_is_measured(
 
 @pytest.mark.parametrize("option", [("--threads", 1), ("--index", "words")])
 def test_what_a_running_service_has_decided_cannot_be_asked_for(asked: Path, option: tuple[str, object]) -> None:
-    with pytest.raises(
-        BadInput, match="and --threads, and DSE_BUNDLE, are for a service that is started"
-    ):
+    with pytest.raises(BadInput, match="and --threads, and DSE_BUNDLE, are for a service that is started"):
         run("soak", "--url", "http://127.0.0.1:9", "--texts", asked, *option)
 
 
