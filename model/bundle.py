@@ -18,7 +18,7 @@ from model.head import Calibration, Head, HeadKind, load_head
 from model.long_text import LongText
 from model.manifest import ArtifactError, check_digests
 from model.sessions import GraphRunner
-from model.tokens import Forward, PairTokenizer, Run, SentenceTokenizer
+from model.tokens import BATCH_TOKENS, TABLE_BATCH_TOKENS, Forward, PairTokenizer, Run, SentenceTokenizer
 
 MANIFEST = "manifest.json"
 Graph = Literal["int8", "fp32"]
@@ -304,13 +304,23 @@ def _encoder(
     folder: Path, graph: Graph, manifest: BundleManifest, threads: int, long_text: LongText = "truncate"
 ) -> OnnxEncoder:
     assert manifest.dims is not None  # _checked saw to that
+    batch_tokens = TABLE_BATCH_TOKENS if _is_table(folder) else BATCH_TOKENS
     return OnnxEncoder(
-        GraphRunner(folder / GRAPH_FILES[graph], threads),
+        GraphRunner(folder / GRAPH_FILES[graph], threads, batch_tokens),
         SentenceTokenizer.load(folder / TOKENIZER, manifest.max_tokens),
         manifest.dims,
         matryoshka=manifest.matryoshka,
         long_text=long_text,
     )
+
+
+def _is_table(folder: Path) -> bool:
+    """Is a body one without layers, whose tokens' rows are looked up?"""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):  # other programs read it; this one needs none
+        return False
+    return isinstance(config, dict) and config.get("num_hidden_layers") == 0
 
 
 def _cross_encoder(folder: Path, graph: Graph, manifest: BundleManifest, threads: int) -> OnnxCrossEncoder:

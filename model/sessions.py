@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from model.manifest import ArtifactError
-from model.tokens import Arrays, plan_batches, plan_shares
+from model.tokens import BATCH_TOKENS, Arrays, plan_batches, plan_shares
 
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 """onnxruntime adds and normalises slower in one kernel than in two: 1.1 times the computing of a whole int8 pass."""
@@ -24,13 +24,13 @@ class GraphRunner:
     once, at the end (DECISIONS 44). So a single batch is one thread's work.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
-        """Open a graph.
+    def __init__(self, path: Path, threads: int, batch_tokens: int = BATCH_TOKENS) -> None:
+        """Open a graph, of which each thread runs batches of at most so many tokens.
 
         Raises:
             ArtifactError: it is none that onnxruntime can run.
         """
-        self.threads = threads
+        self.threads, self._batch_tokens = threads, batch_tokens
         self._session = _open(path)
         self._helpers = ThreadPoolExecutor(threads - 1, "graph") if threads > 1 else None
 
@@ -59,7 +59,10 @@ class GraphRunner:
             arrays: some rows as the graph reads them; called in the thread that runs them.
             budget: tokens of a batch, padding included; by default, what shares the rows out among the threads.
         """
-        batches = plan_shares(lengths, self.threads) if budget is None else plan_batches(lengths, budget)
+        if budget is None:
+            batches = plan_shares(lengths, self.threads, self._batch_tokens)
+        else:
+            batches = plan_batches(lengths, budget)
         left, answers = deque(batches), list[tuple[NDArray[np.intp], NDArray[Any]]]()
 
         def work() -> None:

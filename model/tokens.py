@@ -340,6 +340,8 @@ def _longest_first(
 
 BATCH_TOKENS = 256
 """Tokens of a thread's batch, padding included: enough for the kernels, little enough for the caches."""
+TABLE_BATCH_TOKENS = 1024
+"""The same for a body without layers, where a row costs less than its part of a call."""
 LEAST_TOKENS = 64
 """Of a thread's batch: less is not worth another thread."""
 ONE_BATCH = 1 << 30
@@ -350,8 +352,8 @@ STEP = 8
 """Tokens to which a batch's size is chosen then."""
 
 
-def plan_shares(lengths: NDArray[np.intp], threads: int) -> list[NDArray[np.intp]]:
-    """Rows grouped so that so many threads have a like share of them, in batches as :func:`plan_batches` makes.
+def plan_shares(lengths: NDArray[np.intp], threads: int, most: int = BATCH_TOKENS) -> list[NDArray[np.intp]]:
+    """Rows grouped so that so many threads have a like share of them, in batches of at most ``most`` tokens.
 
     A few batches are made as small as their number allows once each thread has as many: the last one would be waited
     for. Of many, it hardly matters.
@@ -360,15 +362,15 @@ def plan_shares(lengths: NDArray[np.intp], threads: int) -> list[NDArray[np.intp
     [[1, 3], [0, 2]]
     """
     share = -(-len(lengths) // threads) * int(lengths.max(initial=0))
-    budget = min(BATCH_TOKENS, max(LEAST_TOKENS, share))
+    budget = min(most, max(LEAST_TOKENS, share))
     batches = plan_batches(lengths, budget)
     if not 1 < len(batches) <= FEW * threads:
         return batches
-    most, least = -(-len(batches) // threads) * threads, LEAST_TOKENS
+    allowed, least = -(-len(batches) // threads) * threads, LEAST_TOKENS
     while budget - least > STEP:
         middle = (least + budget) // 2
         found = plan_batches(lengths, middle)
-        if len(found) <= most:
+        if len(found) <= allowed:
             batches, budget = found, middle
         else:
             least = middle

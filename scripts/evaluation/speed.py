@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from tokenizers import Tokenizer
-
+from model.tokens import SentenceTokenizer
 from scripts.evaluation.scorers import Model
 from scripts.evaluation.sets import GoldPairs
 
 REPEATS = 5
 SINGLES = 20  # in each repeat
 MOST_PAIRS = 500
+MOST_TOKENS = 512
 TOKENISING = "tokenising alone"
 
 Unit = Literal["sentence", "pair"]
@@ -59,9 +59,7 @@ def measure(models: Sequence[Model], of: GoldPairs, threads: int) -> Speed:
     sentences = list(dict.fromkeys(text for pair in pairs for text in pair))
     works = [Work(model.facts.name, "sentence", sentences, model.encode) for model in models if model.encode]
     if files := [model.tokenizer for model in models if model.encode and model.tokenizer]:
-        tokenizer = Tokenizer.from_file(str(files[0]))
-        tokenizer.no_padding()
-        works.append(Work(TOKENISING, "sentence", sentences, tokenizer.encode_batch_fast))
+        works.append(Work(TOKENISING, "sentence", sentences, SentenceTokenizer.load(files[0], MOST_TOKENS).tokenize))
     works += [Work(model.facts.name, "pair", pairs, model.timed or model.score) for model in models]
     return Speed(of.facts.name, len(sentences), len(pairs), REPEATS, threads, paces(works))
 

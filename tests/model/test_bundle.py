@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -235,3 +236,21 @@ def test_an_encoders_digest_is_what_earlier_versions_made_it(student_bundle: Pat
     files = {"tokenizer.json": "t" * 64, GRAPH_FILES["int8"]: "g" * 64, "head.safetensors": "h" * 64}
     manifest = BundleManifest.read(student_bundle).model_copy(update={"files": files, "max_tokens": 128})
     assert manifest.graph_digest("int8") == "6215b4e78a83fc28c2e28e4ade8dc011944b2eedd4c151a680ad2c01722e39fc"
+
+
+@pytest.mark.parametrize(("layers", "most"), [(0, 1024), (6, 256)])
+def test_a_table_reads_more_tokens_in_a_call_than_a_transformer(
+    student_bundle: Path, tmp_path: Path, layers: int, most: int
+) -> None:
+    folder = Path(shutil.copytree(student_bundle, tmp_path / "bundle"))
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": layers}))
+    encoder, read = load_student(folder, threads=1).encoder, list[int]()
+    run = encoder._graph._session.run
+
+    def counted(outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        read.append(inputs["input_ids"].size)
+        return run(outputs, inputs)
+
+    encoder._graph._session = SimpleNamespace(run=counted)  # type: ignore[assignment]
+    encoder.encode(["a"] * 2000)
+    assert most / 2 < max(read) <= most
