@@ -46,10 +46,17 @@ export class Panel {
       event.preventDefault();
       this.submit();
     });
-    this.section.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.section.classList.contains("busy")) this.#stop();
+    // Of the document: somebody who waits may have the focus nowhere. isComposing: Escape then belongs to the input method.
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || event.isComposing || this.section.hidden || !this.busy) return;
+      event.preventDefault(); // in a search field, it would also take the question away
+      this.#stop();
     });
     this.fill(new URLSearchParams());
+  }
+
+  get busy() {
+    return this.section.classList.contains("busy");
   }
 
   /** @returns {Field[]} */
@@ -132,9 +139,9 @@ export class Panel {
     this.show({ status: "", nodes: [] });
   }
 
+  /** What is shown answers the question before, so it goes. */
   #stop() {
-    this.#running.abort();
-    this.#setBusy(false);
+    this.clear();
     this.status.textContent = "Stopped.";
   }
 

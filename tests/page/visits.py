@@ -25,6 +25,13 @@ def search(page: Any, address: str, query: str = "listen", **options: str) -> No
     page.press("#search-query", "Enter")
 
 
+def hold(page: Any, routes: str) -> list[Any]:
+    """The next request to these routes waits, in this list, until the test lets it go."""
+    held: list[Any] = []
+    page.route(routes, lambda route: held.append(route), times=1)
+    return held
+
+
 def said(page: Any, selector: str) -> str:
     """The text of an element, once there is some."""
     page.wait_for_function("s => document.querySelector(s)?.innerText.trim()", arg=selector)

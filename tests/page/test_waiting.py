@@ -1,0 +1,58 @@
+"""The page while an answer is under way, and when somebody no longer waits for it."""
+
+from typing import Any
+
+import pytest
+
+from tests.page.visits import hold, ids, said, search
+
+
+def wait_until_told(page: Any) -> None:
+    """That somebody waits, and how to stop it."""
+    page.wait_for_function("() => document.querySelector('#search-status').innerText.includes('Esc stops')")
+
+
+def test_escape_stops_and_leaves_the_question(page: Any, address: str) -> None:
+    hold(page, "**/v1/search")
+    search(page, address)
+    wait_until_told(page)
+    page.keyboard.press("Escape")
+    assert said(page, "#search-status") == "Stopped."
+    assert page.input_value("#search-query") == "listen"
+
+
+@pytest.mark.parametrize("opened", ["", "#search?q=listen"])
+def test_escape_stops_wherever_the_focus_is(page: Any, address: str, opened: str) -> None:
+    hold(page, "**/v1/search")
+    page.goto(f"{address}/{opened}")
+    if not opened:
+        page.click("#search-examples button >> nth=0")
+    wait_until_told(page)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Escape")
+    assert said(page, "#search-status") == "Stopped."
+    assert not page.locator(".busy").count()
+
+
+def test_escape_stops_only_what_is_in_sight(page: Any, address: str) -> None:
+    held = hold(page, "**/v1/search")
+    search(page, address)
+    page.wait_for_selector("#panel-search.busy")
+    page.click("#tab-pair")
+    page.keyboard.press("Escape")
+    page.click("#tab-search")
+    held[0].continue_()
+    assert ids(page)
+
+
+def test_what_is_stopped_leaves_no_answer_of_another_question(page: Any, address: str) -> None:
+    search(page, address)
+    ids(page)
+    hold(page, "**/v1/search")
+    page.fill("#search-query", "banana")
+    page.press("#search-query", "Enter")
+    page.wait_for_selector(".busy")
+    page.keyboard.press("Escape")
+    assert said(page, "#search-status") == "Stopped."
+    assert not page.locator(".hit").count()
+    assert page.input_value("#search-query") == "banana"
