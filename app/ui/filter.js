@@ -3,6 +3,8 @@
  * The service is the judge: what is found here is said while somebody writes, and nothing is held back for it
  * but text that is not JSON. */
 
+import { inFull } from "./words.js";
+
 /** @typedef {{place: string, problem: string}} Fault what is wrong, and where: `$or.1.year.$gt`, or "" for the whole */
 /** @typedef {Record<string, any>} Filter */
 
@@ -115,7 +117,7 @@ function field(value, place, level) {
 
 /** @param {string} name @param {unknown} operand @param {string[]} place @param {number} level */
 function leaf(name, operand, place, level) {
-  if (name in ORDERS) {
+  if (Object.hasOwn(ORDERS, name)) {
     scalar(operand, place);
     if (operand === null || typeof operand === "boolean") {
       throw new FilterFault(place, `is ${kind(operand)}; only numbers and strings have an order`);
@@ -185,7 +187,7 @@ function leavesInWords(path, operators) {
 
 /** @param {string} path @param {string} name @param {any} operand @returns {string} */
 function leafInWords(path, name, operand) {
-  const shown = (/** @type {unknown} */ value) => JSON.stringify(value);
+  const shown = (/** @type {unknown} */ value) => (inFull(value) ? JSON.stringify(value) : `≈ ${value}`);
   switch (name) {
     case "$eq":
       return operand === null ? `${path} is null or missing` : `${path} is ${shown(operand)}`;
@@ -205,11 +207,24 @@ function leafInWords(path, name, operand) {
 }
 
 /**
- * A filter that lets through only documents with this value, besides what it asked for already.
- * @param {Filter | null} filter
+ * A filter that lets through only documents with this value, besides what it asked for already. That stays as it
+ * was written: JavaScript would round its large numbers.
+ * @param {string} text a filter without a fault, or blank for none
  * @param {string} field
  * @param {unknown} value
  */
-export function narrowed(filter, field, value) {
-  return JSON.stringify({ ...filter, [field]: value }, null, 1).replace(/\n */g, " ");
+export function narrowed(text, field, value) {
+  const filter = read(text).filter ?? {};
+  const condition = `${JSON.stringify(field)}: ${JSON.stringify(value)}`;
+  if (Object.keys(filter).length === 0) return `{${condition}}`;
+  if (asksFor(filter, field, value)) return text;
+  const written = text.trim();
+  if (Object.hasOwn(filter, field)) return `{"$and": [${written}, {${condition}}]}`;
+  return `${written.slice(0, -1).trimEnd()}, ${condition}}`;
+}
+
+/** Whether a filter has this very condition. @param {Filter} filter @param {string} field @param {unknown} value @returns {boolean} */
+function asksFor(filter, field, value) {
+  if (Object.hasOwn(filter, field) && filter[field] === value) return true;
+  return (filter.$and ?? []).some((/** @type {Filter} */ part) => asksFor(part, field, value));
 }

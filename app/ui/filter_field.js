@@ -65,8 +65,7 @@ export function filterRefused(message) {
  * @param {unknown} value
  */
 export function filterWith(name, value) {
-  const { filter, fault } = read(field.value);
-  if (!fault) return narrowed(filter, name, value);
+  if (!read(field.value).fault) return narrowed(field.value, name, value);
   openFilter();
   field.focus();
   return null;

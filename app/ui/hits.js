@@ -1,7 +1,7 @@
 /** How is a ranked list of texts shown? */
 
 import { bar, element, fact, hiddenText } from "./dom.js";
-import { score } from "./words.js";
+import { inFull, score } from "./words.js";
 
 /** @typedef {import("./dom.js").Side} Side */
 /**
@@ -68,11 +68,18 @@ function valuesOf(name, value, narrow) {
   if (Array.isArray(value) && value.every((each) => !isContainer(each))) {
     return value.flatMap((each) => valuesOf(name, each, narrow));
   }
-  const text = typeof value === "string" ? value : JSON.stringify(value);
-  if (!narrow || isContainer(value) || name.startsWith("$")) return [element("span", { class: "value" }, text)];
+  const text = worded(value);
+  const usable = inFull(value) && !isContainer(value) && !name.startsWith("$");
+  if (!narrow || !usable) return [element("span", { class: "value" }, text)];
   const node = element("button", { type: "button", class: "value", title: `Only where ${name} is ${text}` }, text);
   node.addEventListener("click", () => narrow(name, value));
   return [node];
+}
+
+/** As text that can be seen: a blank string is in quotes. @param {unknown} value */
+function worded(value) {
+  if (!inFull(value)) return `≈ ${value}`;
+  return typeof value === "string" && value.trim() ? value : JSON.stringify(value);
 }
 
 /** @param {unknown} value */

@@ -3,6 +3,9 @@
 /** @param {unknown} value @returns {value is number} */
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
+/** Whether JavaScript holds a value as it was written: it rounds numbers beyond 2⁵³. @param {unknown} value */
+export const inFull = (value) => typeof value !== "number" || Number.isSafeInteger(value) || Math.abs(value % 1) > 0;
+
 /** @param {number | null} value @param {number} digits */
 export const decimals = (value, digits) => (isNumber(value) ? value.toFixed(digits).replace("-", "−") : "n/a");
 

@@ -25,6 +25,13 @@ def search(page: Any, address: str, query: str = "listen", **options: str) -> No
     page.press("#search-query", "Enter")
 
 
+def answer(page: Any, *hits: dict[str, Any]) -> None:
+    """Let every search from now on find these hits, of which a test says what matters to it."""
+    usual = {"id": "d", "text": "a text", "score": 0.5, "similarity": 0.5, "metadata": {}}
+    found = {"hits": [usual | hit for hit in hits], "truncated": False, "model": "m", "generation": "000001"}
+    page.route("**/v1/search", lambda route: route.fulfill(json=found))
+
+
 def hold(page: Any, routes: str) -> list[Any]:
     """The next request to these routes waits, in this list, until the test lets it go."""
     held: list[Any] = []
