@@ -18,8 +18,8 @@ const HEALTH = /** @type {Record<Health, string>} */ ({
 class Server extends EventTarget {
   /** @type {Health} */
   health = "unknown";
-  /** Why it is not ready. */
-  reason = "";
+  /** Why not all of this is of now. @type {api.Problem | null} */
+  problem = null;
   /** @type {string | null} */
   student = null;
   /** @type {string | null | undefined} null: none is served; undefined: not known */
@@ -33,6 +33,7 @@ class Server extends EventTarget {
 
   /** Ask for everything anew. @throws {api.Problem} 401: a key is needed to know more than the names */
   async refresh() {
+    this.problem = null;
     try {
       await this.#readReady();
       if (this.health === "silent") return;
@@ -40,6 +41,7 @@ class Server extends EventTarget {
       this.models = await api.models();
     } catch (error) {
       if (!(error instanceof api.Problem)) throw error;
+      this.problem ??= error;
       if (error.status !== 401) return;
       this.health = "locked";
       throw error;
@@ -56,11 +58,11 @@ class Server extends EventTarget {
   async #readReady() {
     try {
       const facts = await api.ready();
-      Object.assign(this, { health: "ready", reason: "", student: facts.model, teacher: facts.teacher });
+      Object.assign(this, { health: "ready", student: facts.model, teacher: facts.teacher });
     } catch (error) {
       if (!(error instanceof api.Problem)) throw error;
       this.health = error.status === 0 ? "silent" : "unready";
-      this.reason = error.message;
+      this.problem = error;
     }
   }
 
@@ -82,7 +84,7 @@ function showFacts() {
   const health = byId("health");
   health.dataset.health = server.health;
   byId("health-word").textContent = HEALTH[server.health];
-  health.title = server.reason;
+  health.title = server.problem?.message ?? "";
   byId("student-name").textContent = server.student ?? "–";
   byId("teacher-name").textContent = server.teacher === undefined ? "–" : (server.teacher ?? "none");
   byId("index-size").textContent = indexSize();

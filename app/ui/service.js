@@ -47,10 +47,10 @@ function recall(proven) {
 }
 
 function show() {
-  const { index, health } = server;
+  const { index, problem } = server;
   byId("service-docs").hidden = key.get() !== null; // a link carries no key
   byId("service-facts").replaceChildren(
-    ...(health === "unready" || health === "silent" ? [notice(server.reason)] : []),
+    ...(problem ? [notice(problem.message), element("p", { class: "hint" }, "What follows may be old.")] : []),
     ...(index?.stays_because ? [notice(`A newer generation is not searched: ${index.stays_because}`)] : []),
     modelFacts(),
     ...(index ? [indexFacts(index)] : []),
@@ -58,13 +58,20 @@ function show() {
   );
 }
 
+/** What came of asking again. Only a service that answers 404 has no index. */
+function summary() {
+  const { index, problem } = server;
+  if (problem) return problem.message;
+  const at = `asked at ${new Date().toLocaleTimeString()}`;
+  return index ? `${count(index.documents, "document")}, ${at}` : `No index, ${at}`;
+}
+
 again.addEventListener("click", async () => {
   again.disabled = true;
   said.textContent = "Asking…";
   try {
     await server.refresh();
-    const at = `asked at ${new Date().toLocaleTimeString()}`;
-    said.textContent = server.index ? `${count(server.index.documents, "document")}, ${at}` : `No index, ${at}`;
+    said.textContent = summary();
   } catch (error) {
     said.textContent = error instanceof Problem ? error.message : String(error);
   } finally {
