@@ -12,6 +12,9 @@ const forget = byId("lock-forget");
 /** @type {(() => void) | null} what to do once the key fits; of two questions, the last */
 let waiting = null;
 
+/** What had the focus when the key was asked for. @type {Element | null} */
+let before = null;
+
 /** Show the form, if it is not there already. @param {() => void} then */
 export function askForKey(then) {
   waiting = then;
@@ -20,6 +23,7 @@ export function askForKey(then) {
   said.textContent = key.get() ? "The key that was given is not known to this service." : "";
   key.forget();
   forget.hidden = true;
+  before = document.activeElement;
   input.focus();
 }
 
@@ -48,10 +52,18 @@ async function tryKey() {
 function open() {
   input.value = "";
   said.textContent = "";
+  giveFocusBack();
   card.hidden = true;
   forget.hidden = false;
   waiting?.();
   waiting = null;
+}
+
+/** To where it was; where that cannot take it, to the tab that is open. */
+function giveFocusBack() {
+  if (before instanceof HTMLElement) before.focus();
+  if (!card.contains(document.activeElement)) return;
+  /** @type {HTMLElement | null} */ (document.querySelector("[role=tab][aria-selected=true]"))?.focus();
 }
 
 form.addEventListener("submit", (event) => {

@@ -39,6 +39,7 @@ export class Panel {
     this.problem = byId(`${name}-problem`);
     this.waysOut = byId(`${name}-ways`);
     this.results = byId(`${name}-results`);
+    this.examples = byId(`${name}-examples`);
     /** Of what the panel shows. */
     this.address = `#${name}`;
     this.form.addEventListener("input", () => this.changed());
@@ -113,6 +114,7 @@ export class Panel {
   async run() {
     this.#running.abort();
     const { signal } = (this.#running = new AbortController());
+    if (this.examples.contains(document.activeElement)) this.#focusResults(); // examples give way to an answer
     this.#clearProblem();
     this.#setBusy(true);
     try {
@@ -128,7 +130,7 @@ export class Panel {
   /** @param {View} view */
   show(view) {
     this.status.textContent = view.status;
-    this.results.replaceChildren(...view.nodes);
+    this.#replace(this.results, ...view.nodes);
   }
 
   /** Forget the last question and its answer. */
@@ -137,6 +139,18 @@ export class Panel {
     this.#setBusy(false);
     this.#clearProblem();
     this.show({ status: "", nodes: [] });
+  }
+
+  /** What had the focus may go with what is replaced: then the results have it, not the top of the page.
+   * @param {HTMLElement} region @param {...Node} nodes */
+  #replace(region, ...nodes) {
+    const focused = region.contains(document.activeElement);
+    region.replaceChildren(...nodes);
+    if (focused) this.#focusResults();
+  }
+
+  #focusResults() {
+    this.results.focus({ preventScroll: true });
   }
 
   /** What is shown answers the question before, so it goes. */
@@ -156,7 +170,7 @@ export class Panel {
 
   #clearProblem() {
     this.problem.replaceChildren();
-    this.waysOut.replaceChildren();
+    this.#replace(this.waysOut);
     for (const field of this.fields) field.removeAttribute("aria-invalid");
   }
 
@@ -164,13 +178,13 @@ export class Panel {
   #fail(error) {
     const problem = error instanceof Problem ? error : new Problem(0, "The page does not understand this answer.");
     if (problem !== error) console.error(error);
-    if (problem.status === 401) askForKey(() => this.run());
     if ([0, 404, 503].includes(problem.status)) server.refresh().catch(() => {}); // what is shown of it may be old
     const { lead, ways = [] } = this.#ways.explain?.(problem, this) ?? {};
     this.show({ status: "", nodes: [] });
     this.problem.replaceChildren(told(problem, lead));
     this.waysOut.replaceChildren(...ways, ...retry(problem, () => this.run()));
     this.#fieldOf(problem)?.setAttribute("aria-invalid", "true");
+    if (problem.status === 401) askForKey(() => this.run()); // last, since it takes the focus
   }
 
   /** The field a problem is about: the service says `query`, `filter.year` or `candidates.3`. @param {Problem} problem */

@@ -92,9 +92,11 @@ export const search = new Panel("search", { ask, changed, explain, defaults: { k
 /** What the service has decides what can be asked. */
 function follow() {
   const missing = server.index === null;
+  const asking = byId("no-index").contains(document.activeElement);
   byId("no-index").hidden = !missing;
   byId("no-index-message").textContent = server.noIndex;
   form().hidden = missing;
+  if (asking && !missing) byId("search-query").focus(); // the button that asked is gone
   for (const field of form().querySelectorAll("input[name=by]")) {
     if (!(field instanceof HTMLInputElement) || !["both", "teacher"].includes(field.value)) continue;
     field.disabled = server.teacher === null;
