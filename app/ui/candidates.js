@@ -79,8 +79,10 @@ function explain(problem, panel) {
 
 export const candidates = new Panel("candidates", { ask, changed, explain, defaults: { by: "both" } });
 
-for (const field of candidates.form.querySelectorAll("input[name=by]")) {
-  field.addEventListener("change", () => candidates.results.hasChildNodes() && candidates.submit());
+const by = /** @type {NodeListOf<HTMLInputElement>} */ (candidates.form.querySelectorAll("input[name=by]"));
+
+for (const field of by) {
+  field.addEventListener("change", () => candidates.asked && candidates.submit());
 }
 list.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
@@ -93,11 +95,8 @@ for (const { name, q, candidates: texts } of EXAMPLES) {
 }
 server.addEventListener("change", () => {
   const alone = server.teacher === null;
-  for (const field of candidates.form.querySelectorAll("input[name=by]")) {
-    if (field instanceof HTMLInputElement && field.value !== "student") field.disabled = alone;
-  }
+  for (const field of by) if (field.value !== "student") field.disabled = alone;
   candidates.defaults.by = alone ? "student" : "both";
-  if (alone && !candidates.results.hasChildNodes()) {
-    candidates.fill(new URLSearchParams({ ...candidates.values, by: "student" }));
-  }
+  // The choice alone: somebody may be writing in the other fields.
+  if (alone && !candidates.results.hasChildNodes()) for (const field of by) field.checked = field.value === "student";
 });

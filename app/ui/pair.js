@@ -78,7 +78,7 @@ byId("pair-swap").addEventListener("click", () => {
   const [first, second] = fields;
   [first.value, second.value] = [second.value, first.value];
   pair.changed();
-  if (pair.form.checkValidity() && pair.results.hasChildNodes()) pair.submit();
+  if (pair.form.checkValidity() && pair.asked) pair.submit();
 });
 for (const { name, ...texts } of EXAMPLES) {
   byId("pair-examples").append(button(name, () => pair.askWith(texts), { class: "example" }));

@@ -60,6 +60,11 @@ export class Panel {
     return this.section.classList.contains("busy");
   }
 
+  /** Whether a question stands: one that waits, was answered, or has a problem. */
+  get asked() {
+    return this.busy || this.results.hasChildNodes() || this.problem.hasChildNodes();
+  }
+
   /** @returns {Field[]} */
   get fields() {
     return /** @type {Field[]} */ ([...this.form.elements]).filter((field) => field.name && field.type !== "submit");

@@ -105,7 +105,7 @@ function follow() {
 
 offerFilters(() => search.changed());
 for (const field of form().querySelectorAll("input[name=by]")) {
-  field.addEventListener("change", () => search.results.hasChildNodes() && search.submit());
+  field.addEventListener("change", () => search.asked && search.submit());
 }
 byId("search-filter").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.page.conftest import DOCUMENTS, KEY
-from tests.page.visits import ids, said, search
+from tests.page.visits import hold, ids, said, search
 
 
 def test_a_refusal_is_told_with_its_reason(page: Any, address: str) -> None:
@@ -94,6 +94,22 @@ def test_without_teacher_and_index_the_rest_works(page: Any, bare: str) -> None:
     assert page.is_disabled("#candidates-form input[value=both]")
     page.click("#candidates-examples button >> nth=0")
     page.wait_for_selector("#candidates-results .hit")
+
+
+def test_without_a_teacher_nothing_is_done_to_what_somebody_writes(page: Any, bare: str) -> None:
+    page.add_init_script(f"sessionStorage.setItem('dse-key', '{KEY}')")
+    held = hold(page, "**/v1/models")
+    page.goto(f"{bare}/#candidates")
+    page.wait_for_function("() => document.querySelector('#student-name').innerText === '–'")
+    page.fill("#candidates-list", "first line\nsecond\n")
+    page.evaluate("document.querySelector('#candidates-list').setSelectionRange(3, 3)")
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    page.wait_for_selector("#candidates-form input[value=both]:disabled", state="attached")
+    assert page.is_checked("#candidates-form input[value=student]")
+    assert page.input_value("#candidates-list") == "first line\nsecond\n"
+    assert page.evaluate("document.querySelector('#candidates-list').selectionStart") == 3
 
 
 def test_a_shared_comparison_without_a_teacher_offers_the_students_order(page: Any, bare: str) -> None:

@@ -56,3 +56,31 @@ def test_what_is_stopped_leaves_no_answer_of_another_question(page: Any, address
     assert said(page, "#search-status") == "Stopped."
     assert not page.locator(".hit").count()
     assert page.input_value("#search-query") == "banana"
+
+
+def test_choosing_who_scores_while_waiting_asks_anew(page: Any, address: str) -> None:
+    hold(page, "**/v1/search")
+    search(page, address)
+    page.wait_for_selector(".busy")
+    with page.expect_request("**/v1/search") as sent:
+        page.check("#search-form input[value=teacher]", force=True)
+    assert sent.value.post_data_json["rerank"] == "teacher"
+    assert ids(page)
+
+
+def test_choosing_who_scores_after_a_problem_asks_anew(page: Any, address: str) -> None:
+    page.route("**/v1/compare", lambda route: route.fulfill(status=502, body="no"))
+    page.goto(f"{address}/#candidates?q=listen&candidates=silent")
+    page.wait_for_selector("#candidates-problem .problem")
+    page.check("#candidates-form input[value=student]", force=True)
+    assert ids(page) == ["candidate 1"]
+    assert not page.inner_text("#candidates-problem")
+
+
+def test_texts_that_are_swapped_while_waiting_are_asked_anew(page: Any, address: str) -> None:
+    hold(page, "**/v1/similarity")
+    page.goto(f"{address}/#pair?a=listen&b=silent")
+    page.wait_for_selector("#panel-pair.busy")
+    with page.expect_request("**/v1/similarity") as sent:
+        page.click("#pair-swap")
+    assert sent.value.post_data_json == {"pairs": [["silent", "listen"]]}
