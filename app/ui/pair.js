@@ -21,10 +21,14 @@ const EXAMPLES = [
 async function* ask({ a, b }, signal) {
   const body = { pairs: [[a, b]] };
   const student = await api.timed(api.similarity("student", body, signal));
-  const reading = card("teacher", element("p", { class: "hint" }, "Reading both texts together…"));
-  yield { status: "", nodes: [cards(scored("student", student), reading)] };
-
   const studentScore = student.answer.results[0].score;
+  const beside = (/** @type {Node[]} */ ...told) => [cards(scored("student", student), card("teacher", ...told))];
+  yield {
+    status: "",
+    nodes: beside(element("p", { class: "hint" }, "Reading both texts together…")),
+    cutShort: (lead, ...told) => ({ status: `Student ${score(studentScore)}. ${lead}`, nodes: beside(...told) }),
+  };
+
   try {
     const teacher = await api.timed(api.similarity("teacher", body, signal));
     const teacherScore = teacher.answer.results[0].score;
@@ -34,8 +38,8 @@ async function* ask({ a, b }, signal) {
     };
   } catch (error) {
     if (!(error instanceof api.Problem) || error.status !== 404) throw error;
-    const missing = card("teacher", element("p", {}, "No teacher is served."), element("p", { class: "hint" }, error.message));
-    yield { status: `Student ${score(studentScore)}. No teacher is served.`, nodes: [cards(scored("student", student), missing)] };
+    const missing = beside(element("p", {}, "No teacher is served."), element("p", { class: "hint" }, error.message));
+    yield { status: `Student ${score(studentScore)}. No teacher is served.`, nodes: missing };
   }
 }
 

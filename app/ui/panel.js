@@ -2,14 +2,19 @@
 
 import { addressOf, visit } from "./address.js";
 import { Problem } from "./api.js";
-import { byId } from "./dom.js";
+import { byId, element } from "./dom.js";
 import { askForKey } from "./lock.js";
-import { retry, told } from "./problems.js";
+import { leadOf, retry, told } from "./problems.js";
 import { server } from "./server.js";
 
 /** @typedef {import("./address.js").Values} Values */
-/** @typedef {{status: string, nodes: Node[]}} View what is said above the results, and the results */
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Field */
+/**
+ * @typedef {object} View
+ * @property {string} status what is said above the results
+ * @property {Node[]} nodes the results
+ * @property {(lead: string, ...told: Node[]) => View} [cutShort] of a part of the answer: what to show if the rest does not come
+ */
 /**
  * @typedef {object} Ways
  * @property {(values: Values, signal: AbortSignal) => AsyncIterable<View>} ask what the form says; each view replaces the last
@@ -26,6 +31,8 @@ export class Panel {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #patience;
   #ways;
+  /** Of the last view. @type {View["cutShort"]} */
+  #cutShort;
 
   /** @param {string} name @param {Ways} ways */
   constructor(name, ways) {
@@ -121,6 +128,7 @@ export class Panel {
     const { signal } = (this.#running = new AbortController());
     if (this.examples.contains(document.activeElement)) this.#focusResults(); // examples give way to an answer
     this.#clearProblem();
+    this.#cutShort = undefined;
     this.#setBusy(true);
     try {
       for await (const view of this.#ways.ask(this.values, signal)) this.show(view);
@@ -136,6 +144,7 @@ export class Panel {
   show(view) {
     this.status.textContent = view.status;
     this.#replace(this.results, ...view.nodes);
+    this.#cutShort = view.cutShort;
   }
 
   /** Forget the last question and its answer. */
@@ -158,10 +167,12 @@ export class Panel {
     this.results.focus({ preventScroll: true });
   }
 
-  /** What is shown answers the question before, so it goes. */
+  /** What is shown goes, since it answers the question before, unless it is a part of this answer. */
   #stop() {
+    const cutShort = this.#cutShort;
     this.clear();
-    this.status.textContent = "Stopped.";
+    const lead = "Stopped.";
+    this.show(cutShort?.(lead, element("p", {}, lead)) ?? { status: lead, nodes: [] });
   }
 
   /** @param {boolean} busy */
@@ -184,10 +195,15 @@ export class Panel {
     const problem = error instanceof Problem ? error : new Problem(0, "The page does not understand this answer.");
     if (problem !== error) console.error(error);
     if ([0, 404, 503].includes(problem.status)) server.refresh().catch(() => {}); // what is shown of it may be old
-    const { lead, ways = [] } = this.#ways.explain?.(problem, this) ?? {};
-    this.show({ status: "", nodes: [] });
-    this.problem.replaceChildren(told(problem, lead));
-    this.waysOut.replaceChildren(...ways, ...retry(problem, () => this.run()));
+    const { lead = leadOf(problem), ways = [] } = this.#ways.explain?.(problem, this) ?? {};
+    ways.push(...retry(problem, () => this.run()));
+    if (this.#cutShort) {
+      this.show(this.#cutShort(lead, told(problem, lead), ...ways));
+    } else {
+      this.show({ status: "", nodes: [] });
+      this.problem.replaceChildren(told(problem, lead));
+      this.waysOut.replaceChildren(...ways);
+    }
     this.#fieldOf(problem)?.setAttribute("aria-invalid", "true");
     if (problem.status === 401) askForKey(() => this.run()); // last, since it takes the focus
   }

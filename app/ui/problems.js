@@ -17,8 +17,8 @@ const LEADS = /** @type {Record<number, string>} */ ({
   504: "It took too long.",
 });
 
-/** @param {number} status */
-const leadOf = (status) => LEADS[status] ?? (status < 500 ? "The service refused this." : "The service failed.");
+/** @param {Problem} problem */
+export const leadOf = ({ status }) => LEADS[status] ?? (status < 500 ? "The service refused this." : "The service failed.");
 
 /** Whether the same question may be answered another time. @param {Problem} problem */
 const mayPass = ({ status }) => status < 400 || status === 408 || status === 429 || status >= 500;
@@ -26,9 +26,9 @@ const mayPass = ({ status }) => status < 400 || status === 408 || status === 429
 /**
  * What went wrong, for a region that is read out when it changes.
  * @param {Problem} problem
- * @param {string} [lead]
+ * @param {string} lead
  */
-export function told(problem, lead = leadOf(problem.status)) {
+export function told(problem, lead) {
   const details = [problem.status && `HTTP ${problem.status}`, problem.type, problem.param].filter(Boolean);
   return element("div", { class: "problem" },
     element("p", {}, element("strong", {}, lead), " ", problem.message),
