@@ -17,10 +17,11 @@ export function comparisonOf(answer) {
 
 /** @param {Comparison} answer */
 function summaryOf(answer) {
+  const same = sameOrder(answer.results);
   return element("div", { class: "summary" },
     element("dl", { class: "agreement", "aria-label": "Agreement of the two orders" },
-      correlation("Spearman", answer.agreement.spearman),
-      correlation("Kendall", answer.agreement.kendall),
+      correlation("Spearman", answer.agreement.spearman, same),
+      correlation("Kendall", answer.agreement.kendall, same),
       fact("Student", element("span", { class: "figure", "data-fact": "speed" }, speed(answer.milliseconds)),
         element("span", { class: "hint" }, "than the teacher"))),
     element("div", { class: "times", role: "group", "aria-label": "Time on the server" },
@@ -29,11 +30,14 @@ function summaryOf(answer) {
     ordersOf(answer.results));
 }
 
-/** @param {string} term @param {number | null} value */
-function correlation(term, value) {
+/** @param {Compared[]} results */
+const sameOrder = (results) => results.every(({ student, teacher }) => student.rank === teacher.rank);
+
+/** @param {string} term @param {number | null} value @param {boolean} same */
+function correlation(term, value, same) {
   return fact(term,
     element("span", { class: "figure", "data-fact": term.toLowerCase() }, decimals(value, 2)),
-    element("span", { class: "hint" }, agreement(value)));
+    element("span", { class: "hint" }, agreement(value, same)));
 }
 
 /** @param {Side} side @param {string} model @param {{student: number, teacher: number}} times */
@@ -134,6 +138,6 @@ function scoreLine(side, value) {
 
 /** "10 texts scored by both: their orders are much alike, the student 9.6× faster". @param {Comparison} answer */
 export function saidOf({ results, milliseconds: times, agreement: agreed }) {
-  const alike = isNumber(agreed.spearman) ? `their orders are ${agreement(agreed.spearman)}, ` : "";
+  const alike = isNumber(agreed.spearman) ? `their orders are ${agreement(agreed.spearman, sameOrder(results))}, ` : "";
   return `${count(results.length, "text")} scored by both: ${alike}the student ${speed(times)}`;
 }

@@ -33,11 +33,16 @@ export function speed({ student, teacher }) {
   return `${factor.toFixed(factor < 10 ? 1 : 0)}× ${ratio >= 1 ? "faster" : "slower"}`;
 }
 
-/** What a rank correlation means, in words. @param {number | null} value */
-export function agreement(value) {
+/**
+ * What a rank correlation means, in words.
+ * @param {number | null} value
+ * @param {boolean} same whether every text has the same place in both orders: in long ones, two that are swapped leave it near 1
+ */
+export function agreement(value, same) {
   if (!isNumber(value)) return "too few different scores";
+  if (same) return "the same";
   const steps = /** @type {const} */ ([
-    [0.999, "the same"], [0.85, "almost the same"], [0.6, "much alike"], [0.3, "somewhat alike"],
+    [0.85, "almost the same"], [0.6, "much alike"], [0.3, "somewhat alike"],
     [-0.3, "hardly related"], [-0.85, "rather reversed"],
   ]);
   return steps.find(([least]) => value >= least)?.[1] ?? "reversed";

@@ -33,6 +33,38 @@ def test_side_by_side_shows_scores_ranks_agreement_and_time(page: Any, address: 
     assert ranks == sorted(ranks)
 
 
+@pytest.mark.parametrize(("swapped", "words"), [(False, "the same"), (True, "almost the same")])
+def test_orders_are_the_same_only_if_every_place_is(page: Any, address: str, swapped: bool, words: str) -> None:
+    texts = 40
+    students = list(range(1, texts + 1))
+    teachers = [2, 1, *students[2:]] if swapped else students
+    spearman = 1 - 6 * sum((a - b) ** 2 for a, b in zip(students, teachers, strict=True)) / (texts * (texts**2 - 1))
+    assert spearman > 0.999
+    results = [
+        {
+            "index": row,
+            "id": f"d{row}",
+            "text": f"text {row}",
+            "student": {"score": 1 / student, "rank": student},
+            "teacher": {"score": 1 / teacher, "rank": teacher},
+        }
+        for row, (student, teacher) in enumerate(zip(students, teachers, strict=True))
+    ]
+    answer = {
+        "student": "s",
+        "teacher": "t",
+        "results": results,
+        "agreement": {"spearman": spearman, "kendall": 1.0 if not swapped else 1 - 4 / (texts * (texts - 1))},
+        "milliseconds": {"student": 1.0, "teacher": 10.0},
+        "truncated": False,
+    }
+    page.route("**/v1/compare", lambda route: route.fulfill(json=answer))
+    search(page, address, by="both")
+    page.wait_for_selector(".compared")
+    assert f"their orders are {words}," in said(page, "#search-status")
+    assert page.locator(".agreement .hint").all_inner_texts() == [words, words, "than the teacher"]
+
+
 def test_a_pair_is_scored_by_both(page: Any, address: str) -> None:
     page.goto(f"{address}/#pair")
     page.fill("#pair-first", "silent notes")
