@@ -1,7 +1,7 @@
 /** How is a ranked list of texts shown? */
 
-import { bar, element, fact, hiddenText } from "./dom.js";
-import { inFull, score } from "./words.js";
+import { bar, button, element, fact, hiddenText } from "./dom.js";
+import { count, inFull, score } from "./words.js";
 
 /** @typedef {import("./dom.js").Side} Side */
 /**
@@ -14,6 +14,10 @@ import { inFull, score } from "./words.js";
  */
 /** @typedef {(name: string, value: unknown) => void} Narrow called with a fact of a document that somebody chose */
 
+// What a list shows of each text at first: one as long as a book would hide the others.
+const CHARACTERS = 1200;
+const LINES = 15;
+
 /**
  * An id above its text. A text that opens with its own id ("os.path.join: Join two…") is not made to say it twice.
  * @param {string} id
@@ -22,8 +26,36 @@ import { inFull, score } from "./words.js";
 export function textWithId(id, text) {
   const named = element("span", { class: "text-id" }, id);
   const opening = `${id}: `;
-  if (!text.startsWith(opening)) return element("div", {}, named, element("p", { class: "text" }, text));
-  return element("p", { class: "text" }, named, hiddenText(": "), text.slice(opening.length));
+  if (!text.startsWith(opening)) return element("div", {}, named, ...folded(text));
+  return element("div", {}, ...folded(text.slice(opening.length), named, hiddenText(": ")));
+}
+
+/**
+ * A text; of a long one its beginning, and a button for all of it.
+ * @param {string} text
+ * @param {...Node} before
+ */
+function folded(text, ...before) {
+  const beginning = beginningOf(text);
+  const words = document.createTextNode(text);
+  const shown = element("p", { class: "text" }, ...before, words);
+  if (beginning === text) return [shown];
+  const turn = button("", () => show(words.data !== text), { class: "plain" });
+  /** @param {boolean} all */
+  function show(all) {
+    words.data = all ? text : `${beginning}…`;
+    turn.textContent = all ? "Show less" : `Show all ${count(text.length, "character")}`;
+    turn.setAttribute("aria-expanded", String(all));
+    if (!all) turn.scrollIntoView({ block: "nearest" }); // it was at the end of all
+  }
+  show(false);
+  return [shown, turn];
+}
+
+/** Up to the end of a word, if one ends nearby, and never half of a character. @param {string} text */
+function beginningOf(text) {
+  const lines = text.slice(0, CHARACTERS).split("\n", LINES).join("\n");
+  return lines.length === text.length ? text : lines.replace(/(\s+\S{0,30}|[\uD800-\uDBFF])$/, "");
 }
 
 /**
