@@ -24,6 +24,7 @@ import { server } from "./server.js";
  */
 
 const PATIENCE_MS = 400; // a quicker answer is not worth announcing twice
+const NUMERAL = /^-?\d*\.?\d+(e[-+]?\d+)?$/i; // a field for numbers takes no other text
 
 /** One of the ways to use the models. The names of its fields are also the names in the address. */
 export class Panel {
@@ -86,11 +87,12 @@ export class Panel {
   /** Put values into the form; what is not among them is at its default. @param {URLSearchParams} values */
   fill(values) {
     for (const field of this.fields) {
-      const value = values.get(field.name) ?? this.defaults[field.name] ?? "";
+      const usual = this.defaults[field.name] ?? "";
+      const value = values.get(field.name) ?? usual;
       if (field instanceof HTMLInputElement && field.type === "radio") field.checked = field.value === value;
-      else field.value = value;
+      else field.value = field.type === "number" && !NUMERAL.test(value) ? usual : value;
     }
-    for (const field of this.fields) this.#keepOneChosen(field);
+    for (const field of this.fields) this.#keepUsable(field);
     this.changed();
   }
 
@@ -213,9 +215,13 @@ export class Panel {
     return this.fields.find((field) => field.dataset.param && param?.split(".")[0] === field.dataset.param);
   }
 
-  /** An address may name a choice that there is not. @param {Field} field */
-  #keepOneChosen(field) {
-    if (!(field instanceof HTMLInputElement) || field.type !== "radio" || this.values[field.name]) return;
-    field.checked = field.value === this.defaults[field.name];
+  /** An address may name a choice that there is not, or a number that cannot be asked for. @param {Field} field */
+  #keepUsable(field) {
+    if (!(field instanceof HTMLInputElement)) return;
+    const usual = this.defaults[field.name] ?? "";
+    if (field.type === "radio" && !this.values[field.name]) field.checked = field.value === usual;
+    if (field.type !== "number") return;
+    field.setCustomValidity(""); // that was said of the value before
+    if (!field.validity.valid) field.value = usual;
   }
 }
