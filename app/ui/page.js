@@ -41,8 +41,11 @@ function choose(chosen) {
 /** @param {string} name */
 const named = (name) => tabbed.find((each) => each.name === name) ?? search;
 
-/** Show what the address asks for; a complete question is asked at once. */
-function followAddress() {
+/**
+ * Show what the address asks for; a complete question is asked at once.
+ * @param {{drafts: boolean}} stay whether what somebody writes stays as it is
+ */
+function followAddress({ drafts }) {
   const hash = location.hash;
   const { panel: name, asked } = readAddress(hash);
   const chosen = named(name);
@@ -51,6 +54,7 @@ function followAddress() {
   const address = hash.length > 1 ? hash : chosen.address;
   if (!panel || address === panel.address) return; // already there, and perhaps with a draft in the form
   panel.address = address;
+  if (drafts && panel.draft) return;
   panel.fill(asked);
   panel.clear();
   const answerable = panel !== search || server.index !== null;
@@ -81,7 +85,8 @@ function focusSearch(event) {
   field.select();
 }
 
-/** First what is served, so that a link to a search does not ask a service that has nothing to search. */
+/** First what is served, so that a link to a search does not ask a service that has nothing to search. Whoever did
+ * not wait for that keeps what they wrote. */
 async function start() {
   try {
     await server.refresh();
@@ -92,7 +97,7 @@ async function start() {
       return;
     }
   }
-  followAddress();
+  followAddress({ drafts: true });
 }
 
 for (const each of tabbed) {
@@ -104,6 +109,6 @@ byId("skip-link").addEventListener("click", (event) => {
   tabbed.find((each) => !each.section.hidden)?.tab.focus();
 });
 document.addEventListener("keydown", focusSearch);
-window.addEventListener("hashchange", followAddress);
+window.addEventListener("hashchange", () => followAddress({ drafts: false }));
 open(named(readAddress(location.hash).panel));
 start();

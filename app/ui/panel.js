@@ -50,7 +50,12 @@ export class Panel {
     this.examples = byId(`${name}-examples`);
     /** Of what the panel shows. */
     this.address = `#${name}`;
-    this.form.addEventListener("input", () => this.changed());
+    /** Whether somebody wrote into the form since it was filled or asked. */
+    this.draft = false;
+    this.form.addEventListener("input", () => {
+      this.draft = true;
+      this.changed();
+    });
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
@@ -93,6 +98,7 @@ export class Panel {
       else field.value = field.type === "number" && !NUMERAL.test(value) ? usual : value;
     }
     for (const field of this.fields) this.#keepUsable(field);
+    this.draft = false;
     this.changed();
   }
 
@@ -121,6 +127,7 @@ export class Panel {
     if (!this.form.reportValidity()) return;
     this.address = addressOf(this.name, this.values, this.defaults);
     visit(this.address);
+    this.draft = false;
     this.run();
   }
 
