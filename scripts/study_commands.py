@@ -18,11 +18,12 @@ from scripts.study_options import (
     MinutesOption,
     OutputOption,
     PageOption,
+    ParentOption,
     announce,
     conclude,
     known,
 )
-from scripts.training_commands import InitOption, needs_torch, stages_on
+from scripts.training_commands import needs_torch, stages_on
 
 app = typer.Typer(
     help="Measure attention of different kinds, cell by cell; simulate many shards.", no_args_is_help=True
@@ -120,7 +121,7 @@ def cost(
 def depth(
     data: DataOption,
     output: OutputOption,
-    init: InitOption = None,
+    init: ParentOption = None,
     attention: AttentionOption = None,
     style: Annotated[
         list[str] | None, typer.Option(help="dse, tinybert, minilm or distilbert; repeats.", show_default="all")

@@ -14,11 +14,12 @@ from scripts.study_options import (
     MinutesOption,
     OutputOption,
     PageOption,
+    ParentOption,
     announce,
     conclude,
     known,
 )
-from scripts.training_commands import InitOption, needs_torch, stages_on
+from scripts.training_commands import needs_torch, stages_on
 
 RECIPES = Path(__file__).parent / "recipes" / "studies"
 LENGTHS = [128, 256, 512, 1024, 2048, 4096]
@@ -28,7 +29,7 @@ MOST = 3_000_000
 def length(
     data: DataOption,
     output: OutputOption,
-    init: InitOption = None,
+    init: ParentOption = None,
     linear: Annotated[
         Path | None,
         typer.Option(help="Weights that linear attention starts from: a linear student.", show_default="as softmax"),

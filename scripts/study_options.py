@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # a command that is only looked up loads no numpy: its thread
 Kind = Literal["softmax", "elu", "relu", "hedgehog"]
 KINDS: list[Kind] = ["softmax", "elu", "relu", "hedgehog"]
 
+ParentOption = Annotated[
+    str | None, typer.Option("--init", help="Folder or hub id of the weights to start from, instead of the recipe's.")
+]
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="The study's folder; one that was stopped is taken up again.")
 ]

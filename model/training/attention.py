@@ -77,6 +77,9 @@ class FeatureMaps(nn.Module):
         """(texts, heads, tokens, dim) means of the values, as each query weighs the keys.
 
         Sums over keys are taken as means: the same after the division, but as large for long texts as for short ones.
+        That of the weights is one product with the values', which adds keys in their order: padding then changes no bit
+        of a graph's answer, as it would where a reduction splits what it adds by how much there is. Next to int8 layers
+        it matters: a last bit decides how a state is rounded.
 
         Args:
             query: (texts, heads, tokens, dim), as are ``key`` and ``value``.
@@ -85,9 +88,9 @@ class FeatureMaps(nn.Module):
         queries = self.query(query)  # (texts, heads, tokens, features)
         counted = torch.ones_like(key[:, :1, :, :1]) if mask is None else mask.transpose(-1, -2).to(key.dtype)
         keys = (self.key(key) * (counted / counted.sum(-2, keepdim=True))).transpose(-1, -2)
-        states = keys @ value  # (texts, heads, features, dim)
-        total = keys.sum(-1, keepdim=True)  # (texts, heads, features, 1)
-        return (queries @ states) / (queries @ total + EPSILON)
+        states = keys @ torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)  # (texts, heads, features, dim + 1)
+        weighed = queries @ states  # (texts, heads, tokens, dim + 1): sums of values, and of the weights
+        return weighed[..., :-1] / (weighed[..., -1:] + EPSILON)
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """(texts, heads, tokens, tokens) scores whose softmax are the weights: for losses, not for attention."""

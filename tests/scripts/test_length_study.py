@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.faults import TrainingFault
 from model.tokens import SentenceTokenizer
 from model.training.pairs import Pair
 from scripts.console import BadInput
@@ -155,6 +156,18 @@ def test_a_study_of_length_trains_judges_and_tells(tmp_path: Path) -> None:
         file.write(LONG_PAIRS[0] + "\n")
     with pytest.raises(BadInput, match="of another study"):
         dse("study", "length", *options)
+
+
+def test_init_stands_for_whatever_the_recipe_starts_from(tmp_path: Path) -> None:
+    """A recipe's folder that is there, and one that is not: what the user names is taken."""
+    write_study(tmp_path)
+    recipe, sizes = read_recipe(tmp_path / "length.toml", DistillationRecipe), Sizes(768, 8, 10, 12, 2, 2)
+    for named in (str(tmp_path / "bert"), "runs/nowhere/bi"):
+        told = recipe.model_copy(update={"network": recipe.network.model_copy(update={"init": named})})
+        plan = Plan.of(told, str(tmp_path), None, None, sizes, "data")
+        assert (plan.init, plan.linear) == (str(tmp_path), str(tmp_path))
+    with pytest.raises(TrainingFault, match="runs/nowhere/bi is not there"):
+        Plan.of(told, None, None, None, sizes, "data")
 
 
 def study_of(folder: Path) -> tuple[Plan, Ground]:

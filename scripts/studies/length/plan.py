@@ -64,10 +64,13 @@ class Plan:
         sizes: Sizes,
         data: str,
     ) -> Self:
-        """The plan of a recipe; ``data`` is one digest of all files of its cells.
+        """The plan of a recipe; ``init`` stands for the weights that it names, whatever they are.
+
+        ``data`` is one digest of all files of its cells.
 
         Raises:
             BadInput: it is not one stage of pairs, or its data has no context for them.
+            TrainingFault: the folder that it starts from is not there.
         """
         network, stage = recipe.network, recipe.network.stages[0]
         if len(network.stages) != 1 or not stage.sets or network.head.kind != "cosine":
@@ -76,7 +79,7 @@ class Plan:
             raise BadInput(f"its data needs texts.{CONTEXT}, and its stage regression on these texts and no others")
         if stage.imitation or stage.both_orders or stage.epochs > 1:
             raise BadInput("its stage has one epoch, as long as the budget, and neither imitation nor both_orders")
-        parent = weights_of(network.init, init)
+        parent = weights_of(network.init if init is None else init, None)
         return cls(network, parent, parent if linear is None else str(linear), static, sizes, data)
 
     @property
