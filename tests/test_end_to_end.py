@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
@@ -14,16 +13,10 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import Settings
 from model.bundle import GRAPH_FILES, BundleManifest, load_student, load_teacher
-from scripts.dse import app
+from tests.command import dse
 from tests.model.training import tiny_training
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters warn about themselves
-
-
-def dse(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import gzip
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from app.loading import identity
 from index.build import build
@@ -23,7 +23,7 @@ from scripts.benchmarks.scratch import change
 from scripts.benchmarks.service import Asked, Client, served
 from scripts.benchmarks.timing import CALLS_PER_TURN, in_turns
 from scripts.console import REFUSALS, BadInput
-from scripts.dse import app
+from tests import command
 
 DOCUMENTS = 300
 
@@ -51,10 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, student: Student) -> Path:
     return made / "index"
 
 
-def dse(*arguments: object) -> str:
-    done = CliRunner().invoke(app, ["benchmark", *map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
+dse = partial(command.dse, "benchmark")
 
 
 def bytes_of(folder: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from model.bundle import Student
 from scripts.console import REFUSALS, BadInput
 from scripts.dse import app
+from tests.command import dse
 from tests.conftest import WORDS
 from tests.tiny import write_student
 
@@ -19,12 +20,6 @@ def tiny_models(monkeypatch: pytest.MonkeyPatch, student_bundle: Path, teacher_b
     monkeypatch.setenv("DSE_BUNDLE", str(student_bundle))
     monkeypatch.setenv("DSE_TEACHER", str(teacher_bundle))
     monkeypatch.setenv("COLUMNS", "200")
-
-
-def dse(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 def test_search_one_off(words_index: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import huggingface_hub.constants
 import pytest
 from huggingface_hub.utils import close_session
 from rich.progress import Progress
-from typer.testing import CliRunner
 
 from model.training.data_recipe import PairSet
 from model.training.pairs import Pair, TrainingData, pair_rows, read_pairs
@@ -24,7 +24,7 @@ from scripts.datasets.catalogue import CATALOGUE
 from scripts.datasets.forms import as_is
 from scripts.datasets.get import get
 from scripts.datasets.supplies import Fetched, Supply
-from scripts.dse import app
+from tests import command
 from tests.scripts.tiny_hub import COMMIT, TinyHub, serving
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -53,10 +53,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def dse(*arguments: object) -> str:
-    done = CliRunner().invoke(app, ["data", "get", *map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
+dse = partial(command.dse, "data", "get")
 
 
 def parquet(**columns: list[Any]) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.console import BadInput
 from scripts.studies.fanout import Z99, Shard, answers, tails
-from tests.scripts.test_task_commands import dse
+from tests.command import dse
 
 
 def test_what_one_shard_takes_has_the_percentiles_and_the_mean_it_is_given_by() -> None:

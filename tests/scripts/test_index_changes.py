@@ -6,11 +6,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from model.bundle import Student
 from scripts.console import REFUSALS
-from scripts.dse import app
+from tests.command import dse
 from tests.conftest import WORDS, build_index
 from tests.tiny import write_student
 
@@ -20,12 +19,6 @@ def folder(tmp_path: Path, student: Student, student_bundle: Path, monkeypatch: 
     monkeypatch.setenv("DSE_BUNDLE", str(student_bundle))
     monkeypatch.setenv("COLUMNS", "200")
     return build_index(tmp_path / "index", student, WORDS)
-
-
-def dse(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 def hits(folder: Path, query: str, *more: object) -> dict[str, str]:

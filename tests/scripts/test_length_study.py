@@ -15,7 +15,7 @@ from model.tokens import SentenceTokenizer
 from model.training.pairs import Pair
 from scripts.console import BadInput
 from tests import tiny
-from tests.scripts.test_task_commands import dse
+from tests.command import dse
 
 pytest.importorskip("torch")
 

@@ -9,7 +9,7 @@ import pytest
 from scripts.console import BadInput, check_place
 from scripts.studies.cells import RESULT, Cell, run_cells
 from scripts.studies.cost import cells, summary, table
-from tests.scripts.test_task_commands import dse
+from tests.command import dse
 
 CELLS = [Cell(name, {"number": number}) for number, name in enumerate("abc")]
 

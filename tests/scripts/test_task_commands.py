@@ -5,17 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from scripts.console import BadInput
-from scripts.dse import app
 from scripts.task_table import markdown, read_results, relative_change
-
-
-def dse(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
+from tests.command import dse
 
 
 def result(name: str, figure: str, teacher: float, student: float) -> dict[str, Any]:

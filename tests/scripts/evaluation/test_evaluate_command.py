@@ -1,16 +1,16 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from typer.testing import CliRunner
 
 from scripts.console import REFUSALS, BadInput
-from scripts.dse import app
 from scripts.evaluation.results import Results
 from scripts.evaluation.tables import HEADINGS
+from tests import command
 from tests.scripts.evaluation.tiny_sets import write_sets
 from tests.tiny import write_student
 
@@ -31,10 +31,7 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DSE_DATA", raising=False)
 
 
-def dse(*arguments: object, exit_code: int = 0) -> str:
-    done = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == exit_code, done.output
-    return done.output if exit_code else done.stdout
+dse = partial(command.dse, "evaluate")
 
 
 def listed(home: Path) -> tuple[object, ...]:
