@@ -46,7 +46,7 @@ def length(
     train: Annotated[
         int, typer.Option(min=2, help="Pairs to train on, again and again until the budget is spent.")
     ] = 512,
-    dev: Annotated[int, typer.Option(min=3, help="Pairs that learning curves are drawn by.")] = 40,
+    dev: Annotated[int, typer.Option(min=3, help="Pairs that learning curves are drawn by.")] = 100,
     test: Annotated[int, typer.Option(min=3, help="Pairs that students are judged by.")] = 150,
     looks: Annotated[int, typer.Option(min=1, help="At the learning curve, besides the first.")] = 3,
     long_pairs: Annotated[int, typer.Option(min=2, help="Of a set of long pairs.")] = 100,
