@@ -12,10 +12,11 @@ def forget_peak() -> None:
     What it freed, but its allocator keeps for later, is given back first: work that takes it up again would seem to
     need none.
     """
+    if not FORGET.exists():
+        return
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of the GNU C library
         trim(0)
-    if FORGET.exists():
-        FORGET.write_text("5")
+    FORGET.write_text("5")
 
 
 def peak_mib() -> float | None:

@@ -1,7 +1,6 @@
 """The most memory that work took is told whether or not the process had held it before."""
 
 import ctypes
-import sys
 
 import pytest
 
@@ -10,8 +9,9 @@ from scripts.studies.memory import STATUS, beside, forget_peak, peak_mib
 BLOCKS, BLOCK = 600, 100_000
 
 
-@pytest.mark.skipif(not STATUS.exists(), reason="the system tells of no peak")
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason=f"the allocator of {sys.platform} keeps it")
+@pytest.mark.skipif(
+    not (STATUS.exists() and hasattr(ctypes.CDLL(None), "malloc_trim")), reason="needs Linux and the GNU C library"
+)
 def test_work_that_takes_up_what_was_freed_is_counted_again() -> None:
     pins = []
     told = []
