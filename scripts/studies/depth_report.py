@@ -207,7 +207,7 @@ def pictures(found_rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
             "depth-top.svg",
             f"Spearman on STS-B test, by how many of {deepest} layers are linear",
             "linear layers",
-            {name: mixed[name] for name in whole if name in mixed},  # in the colours of the other picture
+            {name: mixed[name] for name in whole | mixed if name in mixed},  # in the colours of the other picture
         ),
     ]
     return {

@@ -1,14 +1,17 @@
 """dse study: cells that ran are only read, others go on, and what is told of them is what they found."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.console import BadInput, check_place
+from scripts.evaluation.bootstrap import Estimate
 from scripts.studies.cells import RESULT, Cell, run_cells
 from scripts.studies.cost import cells, summary, table
+from scripts.study_options import KINDS, Kind
 from tests.command import dse
 
 CELLS = [Cell(name, {"number": number}) for number, name in enumerate("abc")]
@@ -86,6 +89,22 @@ def test_a_page_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path
     check_place(page)
     assert page.read_text() == "of before"
     assert len(list(page.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize("plain", [["softmax", "elu", "hedgehog"], ["softmax"]])
+def test_the_second_picture_shows_all_mixtures_in_the_order_of_the_first(plain: list[Kind]) -> None:
+    """Whether or not there is a student with the map in all its layers; colours go by the order."""
+    pytest.importorskip("torch")
+    from scripts.studies import depth_report
+    from scripts.studies.depth import Student
+
+    nothing = Estimate(80.0, 79.0, 81.0)
+    students = [Student("dse", kind, 2, 2) for kind in plain] + [Student("dse", "hedgehog", 2, 1)]
+    found = [depth_report.Row(student, 1, nothing, nothing, nothing, None) for student in students]
+    pictures = depth_report.pictures(found)
+    shown = [re.findall("|".join(KINDS), pictures[f"depth-{name}.svg"][1]) for name in ("layers", "top")]
+    assert list(dict.fromkeys(shown[0])) == plain
+    assert list(dict.fromkeys(shown[1])) == list(dict.fromkeys([*plain, "hedgehog"]))
 
 
 def test_a_study_of_depth_trains_judges_and_tells(tmp_path: Path) -> None:
