@@ -37,7 +37,7 @@ def _card(
         "",
         f"# {manifest.name}",
         "",
-        _what_it_is(manifest),
+        _what_it_is(manifest, static=any(network.body == "static" for network in networks)),
         "",
         "## Figures",
         "",
@@ -75,8 +75,7 @@ def _card(
     lines += [
         *_through_others([one for one in manifest.trained_on if not any(one in line for line in lines)]),
         *_terms_to_look_at(manifest.trained_on),
-        "No pair that holds a sentence of an evaluation split was trained on (compared without case, accents and",
-        "punctuation).",
+        *_held_out(data),
         "",
         "## Lineage",
         "",
@@ -120,6 +119,15 @@ def _through_others(described: Sequence[str]) -> list[str]:
     ]
 
 
+def _held_out(data: DataRecipe) -> list[str]:
+    """Whose sentences it did not learn from."""
+    files = dict.fromkeys([data.dev.file, data.test.file, *data.held_out])
+    return [
+        "No pair was trained on that holds a sentence of these (compared without case, accents and punctuation):",
+        f"{', '.join(f'`{file}`' for file in files)}. Other sets may hold sentences that it learned from.",
+    ]
+
+
 def _terms_to_look_at(trained_on: Sequence[str]) -> list[str]:
     """The sets that not everyone may train a product on."""
     if not (bound := restricted(trained_on)):
@@ -143,7 +151,7 @@ def _members(signal: Signal) -> list[str]:
             for m in signal.members
         ),
         "",
-        f"is P {signal.dev.pearson:.2f}, S {signal.dev.spearman:.2f} on STS-B dev.",
+        f"is P {signal.dev.pearson:.2f}, S {signal.dev.spearman:.2f} on STS-B dev, before calibration.",
     ]
 
 
@@ -179,7 +187,7 @@ def _how_it_was_trained(network: NetworkRecipe) -> list[str]:
     return [*lines, ""]
 
 
-def _what_it_is(manifest: BundleManifest) -> str:
+def _what_it_is(manifest: BundleManifest, static: bool) -> str:
     cut = f"Texts are cut after {manifest.max_tokens} tokens."
     if manifest.kind == "ensemble":
         return (
@@ -196,11 +204,14 @@ def _what_it_is(manifest: BundleManifest) -> str:
         "quadratic": "a quadratic head (`head.safetensors`) over two embeddings",
         "cosine": "the cosine, calibrated",
     }[manifest.head or "cosine"]
+    table = " It is a table with a row for each token, and knows no order of words." if static else ""
     return (
         f"A student of Distilled Sentence Embedding (arXiv 1908.05161): a sentence encoder of {manifest.dims}\n"
-        f"dimensions, mean pooling and unit length inside the graph. The score of a pair is {score}.\n{cut}\n\n"
-        "It also loads with sentence-transformers:\n\n"
+        f"dimensions, mean pooling and unit length inside the graph.{table} The score of a pair is {score}.\n{cut}\n\n"
+        "It also loads with sentence-transformers, which gives the embeddings, and so the *similarity* below; the\n"
+        "*score* needs DSE (`dse score`).\n\n"
         "```python\n"
-        'SentenceTransformer("FOLDER", backend="onnx", model_kwargs={"file_name": "onnx/model_int8.onnx"})\n'
+        "from sentence_transformers import SentenceTransformer\n\n"
+        'model = SentenceTransformer("FOLDER", backend="onnx", model_kwargs={"file_name": "onnx/model_int8.onnx"})\n'
         "```"
     )

@@ -56,6 +56,20 @@ def test_a_card_names_every_source_once_with_its_terms() -> None:
         assert fact in card
 
 
+def test_a_card_names_the_files_whose_sentences_it_did_not_learn_from() -> None:
+    """And those alone: of other sets, it may have."""
+    facts = {"data": DATA | {"held_out": ["apart.tsv", "dev.tsv"]}, "network": network("bi-encoder"), "export": EXPORT}
+    card = network_card(MANIFEST, DistillationRecipe.model_validate(facts), SIGNAL)
+    assert "`dev.tsv`, `test.tsv`, `apart.tsv`. Other sets may" in card
+
+
+def test_a_card_says_of_a_table_that_it_is_one() -> None:
+    for body, said in (("static", 1), ("transformer", 0)):
+        facts = {"data": DATA, "network": network("bi-encoder", body=body), "export": EXPORT}
+        card = network_card(MANIFEST, DistillationRecipe.model_validate(facts), SIGNAL)
+        assert card.count("no order of words") == said
+
+
 def test_a_card_names_the_sets_that_not_every_product_may_learn_from() -> None:
     trained_on = ["`a.tsv`: CC BY 4.0", "`b.tsv`: no terms stated", "`c.tsv`, 0 to 0.5: MSR parts for research only"]
     facts = {"data": DATA, "network": network("bi-encoder"), "export": EXPORT}
