@@ -50,11 +50,15 @@ OptionalLocation = Annotated[Location | None, BeforeValidator(_located)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
 Aliases = Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_empty_is_none)]
+"""A number from 1; an empty variable means none."""
 Secrets = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
 """Text that is never printed; an empty variable means none."""
 
 
 PREFIX = "DSE_"
+USUAL_DEPTH = 100
+"""Candidates the head scores for a query, where neither a setting nor an index says how many."""
 CLOSE = 0.85
 """Of two names, from which one is taken for a slip of the other."""
 
@@ -109,8 +113,10 @@ class Settings(BaseSettings):
         default_factory=thread_budget,
         description="CPU threads for inference and search",
     )
-    depth: Annotated[int, Field(ge=1)] = Field(
-        100, description="candidates the head scores a query; unset: what the index was measured to need, else 100"
+    depth: OptionalCount = Field(
+        None,
+        description="candidates the head scores for a query; without it, as many as the index was measured to need, "
+        f"else {USUAL_DEPTH}",
     )
     max_depth: Annotated[int, Field(ge=1)] = Field(10_000, description="largest depth, and k, a request may ask for")
     max_teacher_pairs: Annotated[int, Field(ge=1)] = Field(
@@ -128,7 +134,7 @@ class Settings(BaseSettings):
         2**18, description="most tokens that may wait for a model (429), and most in a request (413)"
     )
     max_wait: Annotated[float, Field(gt=0)] = Field(
-        1.5, description="seconds of work that may be before a request, or 16 times its own (429)"
+        1.5, description="seconds of work that may be before a request, or 16 times its own where that is more (429)"
     )
     max_requests: Annotated[int, Field(ge=1)] = Field(128, description="most requests in progress at once (429)")
     timeout: Seconds = Field(30.0, description="seconds a request may take (504), at most a day")
@@ -146,7 +152,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _defaults_are_within_their_limits(self) -> Self:
-        if self.depth > self.max_depth:
+        if self.depth is not None and self.depth > self.max_depth:
             raise ValueError(f"DSE_DEPTH ({self.depth}) is above DSE_MAX_DEPTH ({self.max_depth})")
         return self
 
@@ -167,10 +173,8 @@ class Settings(BaseSettings):
         )
 
     def depth_for(self, measured: int | None) -> int:
-        """Candidates the head scores a query: as set, else as an index was measured to need, else the default."""
-        if measured is None or "depth" in self.model_fields_set:
-            return self.depth
-        return min(measured, self.max_depth)
+        """Candidates the head scores for a query: as set, else as an index was measured to need, else as usual."""
+        return self.depth or min(measured or USUAL_DEPTH, self.max_depth)
 
 
 def misspelt(variables: Iterable[str]) -> dict[str, str]:

@@ -199,7 +199,7 @@ def _measured(
         def progress(stage: str, done: int, total: int) -> None:
             bar.update(task, description=stage, completed=done, total=total)
 
-        found = measure(chosen.sets, models, baseline, settings.depth, progress, earlier)
+        found = measure(chosen.sets, models, baseline, settings.depth_for(None), progress, earlier)
         speed = None
         if timed and chosen.to_time is not None:
             bar.update(task, description="timing", completed=0, total=None)

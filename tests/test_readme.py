@@ -39,7 +39,7 @@ def test_every_setting_is_described_with_its_default(name: str) -> None:
     default, description = row
     assert description == field.description
     if not isinstance(field.default, Path) and field.default_factory is None:
-        assert default == ("none" if field.default is None else f"`{field.default}`")
+        assert default == ("none" if field.default in (None, "") else f"`{field.default}`")
 
 
 def test_every_make_target_it_names_exists() -> None:

@@ -75,12 +75,12 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert (Settings().port, Settings().depth) == (9000, 7)
     assert Settings(port=1).port == 1
     assert Settings().depth_for(50) == 7
+    monkeypatch.setenv("DSE_DEPTH", "")
+    assert (Settings().depth_for(50), Settings().depth_for(None)) == (50, 100)
     monkeypatch.delenv("DSE_DEPTH")
-    assert (Settings().depth_for(50), Settings().depth_for(None), Settings(max_depth=200).depth_for(500)) == (
-        50,
-        100,
-        200,
-    )
+    assert (Settings().depth_for(50), Settings().depth_for(None)) == (50, 100)
+    within = Settings(max_depth=20)
+    assert (within.depth_for(10), within.depth_for(50), within.depth_for(None)) == (10, 20, 20)
     monkeypatch.setenv("DSE_TEACHER", "")
     assert Settings().teacher is None
     monkeypatch.setenv("DSE_PORT", "high")
