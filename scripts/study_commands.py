@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,15 +66,16 @@ def cost(
     from model.training.graphs import to_onnx
     from model.training.network_recipe import HeadRecipe, NetworkRecipe
     from model.training.networks import make_network
+    from model.training.runs import weights_digest
     from scripts.studies import cost as study
     from scripts.studies.cells import Cell, Found, run_cells
 
     kinds, lengths = known(attention, KINDS), sorted(tokens or LENGTHS)
-    used = threads or read_settings().threads
+    used, weights = threads or read_settings().threads, weights_digest(init)
 
     def graph_of(kind: Kind) -> Path:
-        """The exported graph, for any length of the study; written once."""
-        path = output / f"{kind}-{lengths[-1]}.onnx"
+        """The exported graph of these weights, for any length of the study; written once."""
+        path = output / f"{kind}-{lengths[-1]}-{sha256(weights.encode()).hexdigest()[:8]}.onnx"
         if not path.exists():
             longest = max(lengths[-1], 512)
             recipe = NetworkRecipe(
@@ -101,7 +103,7 @@ def cost(
         def progress(name: str, done: int, total: int) -> None:
             bar.update(task, description=name, completed=done, total=total)
 
-        cells = study.cells(kinds, lengths, used, init)
+        cells = study.cells(kinds, lengths, used, weights)
         found = run_cells(cells, output, measure, minutes, progress)
     told = study.summary(found, kinds, lengths)
     report = {"study": "cost", "threads": used, "cells": found, "summary": told}
@@ -124,7 +126,10 @@ def depth(
     init: ParentOption = None,
     attention: AttentionOption = None,
     style: Annotated[
-        list[str] | None, typer.Option(help="dse, tinybert, minilm or distilbert; repeats.", show_default="all")
+        list[str] | None,
+        typer.Option(
+            help="Of softmax students besides dse: tinybert, minilm or distilbert; repeats.", show_default="all"
+        ),
     ] = None,
     layers: Annotated[list[int] | None, typer.Option(min=1, help="Repeats.", show_default="1, 2, 3, 4, 6")] = None,
     mixed: Annotated[

@@ -82,6 +82,7 @@ def conclude(
         BadInput: one of them cannot be written.
     """
     text = text_of({file: title for file, (title, _) in pictures.items()})
+    output.mkdir(parents=True, exist_ok=True)  # no cell may have begun
     (output / f"{report['study']}.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if page is not None:
         beside = [(page.with_name(file), picture) for file, (_, picture) in pictures.items()]

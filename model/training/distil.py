@@ -5,11 +5,11 @@ from pathlib import Path
 
 from model.training.logits import TeacherLogits
 from model.training.material import materials
-from model.training.networks import Network, start_and_origin
+from model.training.networks import Network, Sources
 from model.training.pairs import TrainingData
 from model.training.provenance import learned_from, write_learned_from
 from model.training.recipes import DistillationRecipe
-from model.training.runs import train_network
+from model.training.runs import check_folder, train_network
 from model.training.signal import SIGNAL
 from model.training.trainer import Progress
 
@@ -39,9 +39,10 @@ def distil(
         LogitsError: a pair has no logit, or was altered since it was labelled.
         TrainingFault: the folder holds another run.
     """
-    start, origin = start_and_origin(recipe.network, init)
-    stages = materials(recipe.network, data, logits, origin, folder, progress)
-    network = train_network(recipe.network, start, stages, folder, progress, origin)
+    sources = Sources.of(recipe.network, init)
+    check_folder(folder, recipe.network, sources.start, sources.origin, sources.guide)
+    stages = materials(recipe.network, data, logits, sources.guide, folder, progress)
+    network = train_network(recipe.network, sources.start, stages, folder, progress, sources.origin, sources.guide)
     (folder / SIGNAL).write_text(json.dumps(logits.signal.as_json(), indent=2), "utf-8")
-    write_learned_from(folder, learned_from(recipe.network, data, logits.signal, start, origin))
+    write_learned_from(folder, learned_from(recipe.network, data, logits.signal, sources))
     return network

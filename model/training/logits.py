@@ -107,7 +107,7 @@ def label(
         path.write_text(json.dumps(header) + "\n", "utf-8")
     labelled = TeacherLogits(path, teacher.signal, rows)
     labelled.of([pair for pair in pairs if pair.id in rows])  # refuses an altered pair
-    waiting = [pair for pair in pairs if pair.id not in rows]
+    waiting = list({pair.id: pair for pair in pairs if pair.id not in rows}.values())  # two sets may read one file
     waiting.sort(key=lambda pair: len(pair.left) + len(pair.right))
     with path.open("a", encoding="utf-8") as file:
         for start in range(0, len(waiting), ROWS_PER_WRITE):

@@ -25,11 +25,11 @@ def materials(
     network: NetworkRecipe,
     data: TrainingData,
     logits: TeacherLogits | None,
-    origin: Path | str,
+    guide: Path | str,
     folder: Path,
     progress: Progress,
 ) -> list[Material]:
-    """What each stage of a network learns from; where there is no guide, ``origin`` says where texts belong.
+    """What each stage of a network learns from; ``guide`` says where texts belong.
 
     Raises:
         LogitsError: a pair has no logit, or was altered since it was labelled.
@@ -41,7 +41,7 @@ def materials(
     every = sorted(aimed)
     aims: dict[str, NDArray[np.float16]] = {}
     if every:
-        found = guide_embeddings(network, network.guide or origin, every, folder / "guide", progress)
+        found = guide_embeddings(network, guide, every, folder / "guide", progress)
         aims = dict(zip(every, found, strict=True))
     return [
         Material(

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -269,14 +270,20 @@ def weights_of(source: str, instead: str | None) -> str:
     return source if instead is None else instead
 
 
-def start_and_origin(recipe: NetworkRecipe, instead: str | None) -> tuple[str, str]:
-    """Where the weights are read that a network starts from, and those that it keeps of and is drawn to.
+@dataclass(frozen=True)
+class Sources:
+    """Where the weights are read that a run needs, each a folder or a hub id."""
 
-    They are the same, unless the recipe names an ``origin``. ``instead`` is that of :func:`weights_of`, which says what
-    is refused.
-    """
-    start = weights_of(recipe.init, instead)
-    return start, start if recipe.origin is None else weights_of(recipe.origin, instead)
+    start: str  # of the network
+    origin: str  # that it keeps of: where it starts, unless the recipe names another
+    guide: str  # whose embeddings and states it is drawn to: the origin's, unless the recipe names another
+
+    @classmethod
+    def of(cls, recipe: NetworkRecipe, instead: str | None) -> Self:
+        """Those of a recipe. ``instead`` is that of :func:`weights_of`, which says what is refused."""
+        start = weights_of(recipe.init, instead)
+        origin = start if recipe.origin is None else weights_of(recipe.origin, instead)
+        return cls(start, origin, origin if recipe.guide is None else weights_of(recipe.guide, instead))
 
 
 def make_network(recipe: NetworkRecipe, init: Path | str) -> Network:

@@ -72,7 +72,7 @@ def pair_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as file:
             csv.field_size_limit(2**31 - 1)
             reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             columns = list(reader.fieldnames or ())
@@ -274,7 +274,7 @@ def _lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty; gzip or plain."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as file:
             return [text for line in file if (text := line.strip())]
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise PairFileError(f"{path}: {error}") from error

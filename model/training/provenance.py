@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 
 from model.bundle import MANIFEST, BundleManifest
 from model.faults import TrainingFault
 from model.training.network_recipe import NetworkRecipe
+from model.training.networks import Sources
 from model.training.pairs import TrainingData
 from model.training.signal import Signal
 
@@ -17,9 +19,7 @@ TRAINED_ON = "trained_on.json"
 _RESTRICTED = re.compile(r"research|academic|non-?commercial|\bNC\b|stated", re.IGNORECASE)
 
 
-def learned_from(
-    network: NetworkRecipe, data: TrainingData, signal: Signal | None, start: str, origin: str | None = None
-) -> list[str]:
+def learned_from(network: NetworkRecipe, data: TrainingData, signal: Signal | None, sources: Sources) -> list[str]:
     """Every set that a network of this recipe will have learned from, by itself or through others.
 
     Weights and encoders that were not made here (a hub id, somebody's folder) have their own cards, and no part in
@@ -29,12 +29,16 @@ def learned_from(
         network: what is trained.
         data: its pairs and texts.
         signal: what its teacher learned from.
-        start: the weights that it does start from.
-        origin: those that it is drawn to, if they are others.
+        sources: the weights that it starts from, keeps of and is drawn to.
     """
-    sources = [source for source in (start, origin, network.guide) if source is not None]
     own = data.described(network.stages)
-    return unique([*own, *(signal.trained_on if signal else ()), *(one for source in sources for one in _of(source))])
+    return unique(
+        [
+            *own,
+            *(signal.trained_on if signal else ()),
+            *(one for source in dict.fromkeys(astuple(sources)) for one in _of(source)),
+        ]
+    )
 
 
 def unique(described: Iterable[str]) -> list[str]:

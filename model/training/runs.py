@@ -33,6 +33,8 @@ from model.training.trainer import Material, Progress, check_aims, steps_of, tra
 
 CLAIM = "run.json"
 """In a run's folder: what decides its weights. A run is only taken up with the same."""
+NETWORK_FILES = ("model.safetensors", "config.json", "network.json")
+"""What a run writes of a network, and any other network has, too."""
 MERGED_OVER = 16_384
 """Texts that decide how a branch is merged, at most: many times what their second moments need."""
 
@@ -44,6 +46,7 @@ def train_network(
     folder: Path,
     progress: Progress,
     origin: Path | str | None = None,
+    guide: Path | str | None = None,
 ) -> Network:
     """Train one network through the stages of its recipe.
 
@@ -55,16 +58,19 @@ def train_network(
         stages: what each stage of the recipe learns from, in its order.
         folder: where the network is written; what a finished stage left there is removed at the end.
         progress: told the stage and its steps.
-        origin: the weights that ``keep_initial`` averages in and ``imitation`` looks to; ``init`` if left out.
+        origin: the weights that ``keep_initial`` averages in; ``init`` if left out.
+        guide: those that ``imitation`` looks to; if left out, the recipe's, or else ``origin``.
 
     Raises:
-        TrainingFault: the folder holds another run: of another recipe, on other material, from other weights, or drawn
-            to others; or a stage has nothing to learn from, or aims at embeddings of another width.
+        TrainingFault: the folder holds another run (of another recipe, on other material, from other weights, or drawn
+            to others), or a network that no run left there; or a stage has nothing to learn from, or aims at embeddings
+            of another width.
     """
     _check_stages(recipe, stages)
     origin = origin or init
+    guide = guide or recipe.guide or origin
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, recipe, init, stages, origin)
+    _claim(folder, _decisive(recipe, init, origin, guide) | {"material": _digest_of(stages)})
     if (folder / "network.json").exists():
         return load_network(folder)[0]
     torch.manual_seed(recipe.seed)
@@ -81,7 +87,7 @@ def train_network(
             network = load_network(finished)[0]
             continue
         _draw_from(recipe, f"stage {number}")  # what a stage draws is the same though an earlier one was only read
-        imitation = _imitation(network, recipe, stage, material, origin, progress)
+        imitation = _imitation(network, recipe, stage, material, guide, progress)
         train_stage(network, recipe, stage, material, checkpoint, progress, imitation)
         if number + 1 == recipe.body_stages:
             if isinstance(network, BiEncoder) and isinstance(network.body, BranchedBert):
@@ -107,13 +113,12 @@ def _imitation(
     recipe: NetworkRecipe,
     stage: Stage,
     material: Material,
-    origin: Path | str,
+    source: Path | str,
     progress: Progress,
 ) -> Imitation | None:
-    """What a stage asks of a network's body: to work as the guide's does."""
+    """What a stage asks of a network's body: to work as the guide's does, whose weights are at ``source``."""
     if stage.imitation is None:
         return None
-    source = recipe.guide or origin
     guide = make_network(recipe.as_initial, source)
     vocabulary = Vocabulary.load(tokenizer_files(source)[0])
     head = None
@@ -182,10 +187,27 @@ def keep_initial(network: Network, recipe: NetworkRecipe, origin: Path | str) ->
             tensor.lerp_(initial[name], recipe.keep_initial)
 
 
-def _claim(
-    folder: Path, recipe: NetworkRecipe, init: Path | str, stages: Sequence[Material], origin: Path | str
-) -> None:
-    """Write what decides the run into its folder, or see that the same is there."""
+def check_folder(folder: Path, recipe: NetworkRecipe, init: Path | str, origin: Path | str, guide: Path | str) -> None:
+    """See that a folder is free for a run, or holds it, as far as that is known before its material is made.
+
+    Raises:
+        TrainingFault: it holds another run, or a network that no run left there.
+    """
+    _begun(folder, _decisive(recipe, init, origin, guide))
+
+
+def _decisive(recipe: NetworkRecipe, init: Path | str, origin: Path | str, guide: Path | str) -> dict[str, Any]:
+    """What decides a run's weights, beside its material."""
+    claim: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "init": weights_digest(init)}
+    if recipe.keep_initial:
+        claim["origin"] = weights_digest(origin)
+    if any(stage.imitation for stage in recipe.stages):
+        claim["guide"] = weights_digest(guide)
+    return claim
+
+
+def _digest_of(stages: Sequence[Material]) -> str:
+    """One digest of all that a run learns from."""
     seen = hashlib.sha256()
     for stage in stages:
         for example in stage.examples:
@@ -193,27 +215,33 @@ def _claim(
         for target in stage.texts:
             seen.update(target.text.encode() + (b"" if target.embedding is None else target.embedding.tobytes()))
         seen.update(b"end of stage\n")
-    claim = {
-        "recipe": recipe.model_dump(mode="json"),
-        "init": weights_digest(init),
-        "material": seen.hexdigest(),
-    }
-    if recipe.keep_initial:
-        claim["origin"] = weights_digest(origin)
-    if any(stage.imitation for stage in recipe.stages):
-        claim["guide"] = weights_digest(recipe.guide or origin)
-    path = folder / CLAIM
-    if not path.exists():
+    return seen.hexdigest()
+
+
+def _claim(folder: Path, claim: dict[str, Any]) -> None:
+    """Write what decides the run into its folder, or see that the same is there."""
+    if not _begun(folder, claim):
         partial = folder / f"{CLAIM}.partial"
         partial.write_text(json.dumps(claim, indent=2), "utf-8")
-        partial.replace(path)
-        return
-    found = json.loads(path.read_text("utf-8"))
+        partial.replace(folder / CLAIM)
+
+
+def _begun(folder: Path, claim: dict[str, Any]) -> bool:
+    """Whether this run was begun in a folder; refuses one that holds another, or a network that is none's."""
+    try:
+        found = json.loads((folder / CLAIM).read_text("utf-8"))
+    except FileNotFoundError:
+        if held := [name for name in NETWORK_FILES if (folder / name).exists()]:
+            raise TrainingFault(
+                f"{folder} holds {held[0]} and no {CLAIM}, so it is no run of DSE's; name another --output"
+            ) from None
+        return False
     found["recipe"] = _as_read_today(found.get("recipe"))
     if other := sorted(name for name in claim if found.get(name) != claim[name]):
         raise TrainingFault(
             f"{folder} holds another run (its {' and '.join(other)} differ); name another --output, or remove it"
         )
+    return True
 
 
 def _as_read_today(recipe: Any) -> Any:

@@ -18,7 +18,10 @@ from model.faults import TrainingFault
 from model.tokens import SentenceTokenizer, plan_batches
 
 TOKENS_PER_BATCH = 4096
-MOST_TOKENS = 512
+USUAL_TOKENS = 512
+"""Where a text is cut if nothing in a folder says where."""
+NO_LIMIT = 1e20
+"""A tokenizer without a limit says 1e30, a body without one -1."""
 TOKENIZER = "tokenizer.json"
 LEGACY_MODES = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
@@ -97,8 +100,10 @@ def own_tokenizer(folder: Path) -> SentenceTokenizer:
     )
     if own.get("do_lower_case"):
         raise ValueError("do_lower_case is set, which is not read; let the tokenizer do it")
-    limits = [tokenizer.get("model_max_length"), body.get("max_position_embeddings"), MOST_TOKENS]
-    most = own.get("max_seq_length") or min(limit for limit in limits if limit)
+    limits = [tokenizer.get("model_max_length"), body.get("max_position_embeddings")]
+    most = own.get("max_seq_length") or min(
+        (limit for limit in limits if limit and 0 < limit < NO_LIMIT), default=USUAL_TOKENS
+    )
     return SentenceTokenizer.load(folder / TOKENIZER, int(most))
 
 

@@ -20,11 +20,11 @@ from model.training.logits import TeacherLogits, label
 from model.training.material import materials, pairs_to_train, stage_examples
 from model.training.neighbours import write_neighbours
 from model.training.network_recipe import NetworkRecipe, Stage
-from model.training.networks import Network, start_and_origin, weights_of
+from model.training.networks import Network, Sources, weights_of
 from model.training.pairs import Pair, TrainingData, data_digest
 from model.training.quality import Correlation, accuracy, decisions, expected_gold, f1
 from model.training.recipes import SHALLOW_BODY, TASK_RESULT, ShallowRecipe, TaskRecipe
-from model.training.runs import network_digest, train_network, weights_digest
+from model.training.runs import check_folder, network_digest, train_network, weights_digest
 from model.training.signal import Member, Signal
 from model.training.trainer import Progress
 
@@ -118,9 +118,10 @@ class _Task:
         self, network: NetworkRecipe, part: str, logits: TeacherLogits | None = None, body: Path | None = None
     ) -> Network:
         named = network if body is None else network.model_copy(update={"init": str(body)})
-        (start, origin), folder, told = start_and_origin(named, self._init), self._folder / part, self._told(part)
-        stages = materials(network, self._data, logits, origin, folder, told)
-        return train_network(network, start, stages, folder, told, origin)
+        sources, folder, told = Sources.of(named, self._init), self._folder / part, self._told(part)
+        check_folder(folder, network, sources.start, sources.origin, sources.guide)
+        stages = materials(network, self._data, logits, sources.guide, folder, told)
+        return train_network(network, sources.start, stages, folder, told, sources.origin, sources.guide)
 
     def _labelled(self, teacher: Network) -> TeacherLogits:
         """The teacher's logits of every pair that another network learns from."""

@@ -19,12 +19,12 @@ from model.training.graphs import write_graph
 from model.training.logits import TeacherLogits
 from model.training.material import materials
 from model.training.network_recipe import NetworkRecipe
-from model.training.networks import start_and_origin
+from model.training.networks import Sources
 from model.training.pairs import Pair, TrainingData
 from model.training.provenance import learned_from, unique, write_learned_from
 from model.training.quality import Correlation, fit_calibration
 from model.training.recipes import TeacherRecipe
-from model.training.runs import network_digest, train_network
+from model.training.runs import check_folder, network_digest, train_network
 from model.training.scoring import OnnxScorer
 from model.training.signal import SIGNAL, Member, Signal
 from model.training.trainer import Progress
@@ -114,7 +114,8 @@ def train_teacher(
 
     Raises:
         TeacherGateError: on dev the signal does not beat its best bi-encoder by the recipe's ``min_gain``.
-        TrainingFault: the recipe's members are taught, and no logits were given.
+        TrainingFault: the recipe's members are taught, and no logits were given; or the folder holds another signal, or
+            other runs.
     """
     if recipe.taught and logits is None:
         raise TrainingFault(f"the members of {recipe.name} learn from an earlier signal: give its --logits")
@@ -123,14 +124,16 @@ def train_teacher(
         raise TrainingFault(
             f"{recipe.name}: {len(dev)} pairs of dev; scores are made comparable over {LEAST_DEV} or more"
         )
+    _check_folder(folder, recipe, init)
     gold = np.array([pair.gold for pair in dev])
     members, columns, learned = [], [], list[str]()
     for member in recipe.members:
-        start, origin = start_and_origin(member, init)
-        told = partial(_of_member, progress, member.name)
-        stages = materials(member, data, logits, origin, folder / member.name, told)
-        network = train_network(member, start, stages, folder / member.name, told, origin)
-        of_member = learned_from(member, data, logits.signal if logits else None, start, origin)
+        sources, told = Sources.of(member, init), partial(_of_member, progress, member.name)
+        stages = materials(member, data, logits, sources.guide, folder / member.name, told)
+        network = train_network(
+            member, sources.start, stages, folder / member.name, told, sources.origin, sources.guide
+        )
+        of_member = learned_from(member, data, logits.signal if logits else None, sources)
         write_learned_from(folder / member.name, of_member)
         learned += of_member
         write_graph(network, folder / member.name, recipe.max_tokens)
@@ -159,6 +162,20 @@ def train_teacher(
     _gate(signal, recipe.min_gain)
     (folder / SIGNAL).write_text(json.dumps(signal.as_json(), indent=2), "utf-8")
     return signal
+
+
+def _check_folder(folder: Path, recipe: TeacherRecipe, init: str | None) -> None:
+    """A signal may gain members, and each may be taken up again; no other signal's folder is written to."""
+    if (folder / SIGNAL).exists():
+        found = Signal.read(folder)
+        if found.name != recipe.name or {one.name for one in found.members} - {one.name for one in recipe.members}:
+            members = ", ".join(member.name for member in found.members)
+            raise TrainingFault(
+                f"{folder} holds another signal ({found.name}, of {members}); name another --output, or remove it"
+            )
+    for member in recipe.members:
+        sources = Sources.of(member, init)
+        check_folder(folder / member.name, member, sources.start, sources.origin, sources.guide)
 
 
 def _of_member(progress: Progress, name: str, stage: str, done: int, total: int) -> None:

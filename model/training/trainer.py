@@ -184,13 +184,12 @@ def optimiser_of(learner: Learner, stage: Stage) -> torch.optim.AdamW:
     """
     own = learner.network.head
     head = set() if own is None else {id(parameter) for parameter in own.parameters()}
-    whole = [module for module in learner.modules() if isinstance(module, FeatureMaps | Positions)]
+    whole = [module for module in learner.modules() if isinstance(module, FeatureMaps | Positions | nn.LayerNorm)]
     undecayed = {id(parameter) for module in whole for parameter in module.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in learner.named_parameters():
         if parameter.requires_grad:
-            spared = name.endswith("bias") or "LayerNorm" in name or id(parameter) in undecayed
-            decay = 0.0 if spared else 0.01
+            decay = 0.0 if name.endswith("bias") or id(parameter) in undecayed else 0.01
             rate = stage.head_learning_rate if id(parameter) in head else None
             groups.setdefault((rate or stage.learning_rate, decay), []).append(parameter)
     return torch.optim.AdamW(

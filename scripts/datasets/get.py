@@ -1,6 +1,7 @@
 """How does a data set come to lie below the data folder? Fetched, checked, written in the uniform form."""
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from scripts.datasets.forms import Form, form_of
 from scripts.datasets.supplies import Fetched, Supply
 
 ROWS_PER_STEP = 5000
+CUT_SHORT = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What reading a compressed file ends in that was not copied whole."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ def get(
     All that is missing is fetched before the first file is written, and a file takes its place only when it is whole.
 
     Raises:
-        BadInput: a file cannot be fetched, read or written, or has another number of rows than published (a local copy
-            in the uniform form, or ``any_count``: it is taken all the same).
+        BadInput: a file cannot be fetched, read or written; one of another form is in its place; or it has another
+            number of rows than published (a local copy in the uniform form, or ``any_count``: it is taken all the
+            same).
     """
     there = {} if force else {s.file: count for s in supplies if (count := _rows_in(folder / s.file, s.file))}
     fetched = {s.file: s.fetch() for s in supplies if s.file not in there}
@@ -58,11 +62,17 @@ def get(
 
 
 def _rows_in(path: Path, file: str) -> int | None:
-    """How many rows a file has; None if there is none, or it is damaged."""
+    """How many rows a file has; None if there is none, or it was cut short.
+
+    Raises:
+        BadInput: it holds something else, which may be somebody's own.
+    """
     try:
         return sum(1 for _ in form_of(file).read(path)) if path.is_file() else None
-    except (BadInput, PairFileError):
-        return None
+    except (BadInput, PairFileError) as error:
+        if isinstance(error.__cause__, CUT_SHORT):
+            return None
+        raise BadInput(f"{error}; {path} is not of the form that is written here, and --force replaces it") from error
 
 
 def _write(supply: Supply, fetched: Fetched, folder: Path, progress: Progress, any_count: bool) -> Got:

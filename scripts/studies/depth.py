@@ -15,7 +15,7 @@ from model.training.imitation_recipe import ImitationRecipe
 from model.training.losses import uniform_layer_map
 from model.training.material import materials
 from model.training.network_recipe import NetworkRecipe, Stage
-from model.training.networks import BiEncoder, make_network, start_and_origin, weights_of
+from model.training.networks import BiEncoder, Sources, make_network, weights_of
 from model.training.pairs import Pair, TrainingData, data_digest
 from model.training.quality import Correlation
 from model.training.runs import train_network
@@ -133,15 +133,15 @@ def train_and_judge(
         shared: where what the parent says of the texts is kept for every cell.
         progress: told the stage and its steps.
     """
-    start, origin = start_and_origin(recipe, init)
-    stages = materials(recipe, data, None, origin, shared, progress)
+    sources = Sources.of(recipe, init)
+    stages = materials(recipe, data, None, sources.guide, shared, progress)
     spent = Spent(folder / SPENT)
 
     def step(stage: str, done: int, total: int) -> None:
         spent.note()
         progress(stage, done, total)
 
-    student = train_network(recipe, start, stages, folder / "run", step, origin)
+    student = train_network(recipe, sources.start, stages, folder / "run", step, sources.origin, sources.guide)
     seconds = round(spent.note())
     assert isinstance(student, BiEncoder)  # recipes of the study name no other
     found: Found = {"train_cpu_seconds": seconds, "parameters": sum(p.numel() for p in student.parameters())}

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from model.spaced import spaced
 from model.training.material import materials
 from model.training.network_recipe import NetworkRecipe, Stage
-from model.training.networks import BiEncoder, start_and_origin
+from model.training.networks import BiEncoder, Sources
 from model.training.pairs import TrainingData
 from model.training.runs import train_network
 from model.training.trainer import Material, Progress, steps_of
@@ -36,7 +36,7 @@ def price(
         shared: where what the parent says of the texts is kept for every cell.
         progress: told the stage and its steps.
     """
-    whole, (start, origin) = parent_layers(base, init), start_and_origin(base, init)
+    whole, sources = parent_layers(base, init), Sources.of(base, init)
     timed: dict[Student, float] = {}
     seconds = 0.0
     for cell in cells:
@@ -44,8 +44,8 @@ def price(
         as_deep = Student(student.style, student.attention, whole, whole)
         if as_deep not in timed:
             recipe = recipe_of(base, as_deep, 0, whole)
-            stages = materials(recipe, data, None, origin, shared, progress)
-            timed[as_deep] = _timed(recipe, stages, start, origin, data, progress)
+            stages = materials(recipe, data, None, sources.guide, shared, progress)
+            timed[as_deep] = _timed(recipe, stages, sources, data, progress)
         seconds += student.layers / whole * timed[as_deep]
     return seconds
 
@@ -53,8 +53,7 @@ def price(
 def _timed(
     recipe: NetworkRecipe,
     stages: Sequence[Material],
-    start: str,
-    origin: str,
+    sources: Sources,
     data: TrainingData,
     progress: Progress,
 ) -> float:
@@ -68,7 +67,7 @@ def _timed(
     once = recipe.model_copy(update={"stages": [_once(stage) for stage in recipe.stages]})
     some = [_some(material, stage) for material, stage in zip(stages, recipe.stages, strict=True)]
     with TemporaryDirectory() as folder:
-        student = train_network(once, start, some, Path(folder), mark, origin)
+        student = train_network(once, sources.start, some, Path(folder), mark, sources.origin, sources.guide)
     assert isinstance(student, BiEncoder)  # recipes of the study name no other
     a_step = {stage: now - before for (_, before), (stage, now) in pairwise(marks)}  # the last of each stays
     pairs = data.dev[:JUDGED]

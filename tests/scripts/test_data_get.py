@@ -267,6 +267,17 @@ def test_what_is_there_and_whole_is_not_asked_for_again(stsb: TinyHub, out: Path
     assert (out / "stsb/train.tsv.gz").read_bytes() == before  # the same rows are the same bytes
 
 
+def test_a_file_of_another_form_is_not_replaced_unless_asked_for(stsb: TinyHub, out: Path) -> None:
+    own = b"sentence1\tsentence2\tlabel\na\tb\t1\n"
+    (out / "stsb").mkdir(parents=True)
+    (out / "stsb/train.tsv.gz").write_bytes(gzip.compress(own))
+    with pytest.raises(BadInput, match=r"train\.tsv\.gz is not of the form .*--force replaces it"):
+        dse("stsb", "--output", out)
+    assert gzip.decompress((out / "stsb/train.tsv.gz").read_bytes()) == own
+    assert [path.name for path in (out / "stsb").iterdir()] == ["train.tsv.gz"]
+    assert "train.tsv.gz: 2 rows <- " in dse("stsb", "--output", out, "--force")
+
+
 def test_another_number_of_rows_than_published_is_refused_unless_asked_for(
     stsb: TinyHub, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,22 @@ def test_costs_are_measured_from_weights_to_table(tmp_path: Path) -> None:
     figure = f"{report['cells']['relu-8']['microseconds_per_token']:.1f}"
     assert f"| 8 | {figure} | " in (tmp_path / "docs" / "cost.md").read_text()
     assert (tmp_path / "docs" / "cost-time.svg").exists()
+    again = json.loads(dse("study", "cost", *options[2:], "--init", tmp_path / "docs" / ".." / "bert", "--json"))
+    assert again == report  # however the folder is named
+    with (init / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(BadInput, match="is of another study"):
+        dse("study", "cost", *options)
+
+
+def test_a_study_of_costs_that_begins_no_cell_tells_of_none(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.model.training.tiny_training import write_pretrained
+
+    init = write_pretrained(tmp_path / "bert")
+    assert "4 of 4 cells are left" in dse(
+        "study", "cost", "--init", init, "-o", tmp_path / "study", "--tokens", "8", "--minutes", "0"
+    )
 
 
 @pytest.mark.parametrize("study", ["cost", "depth", "length"])

@@ -85,6 +85,12 @@ def test_what_is_labelled_is_not_asked_again(tmp_path: Path) -> None:
     assert sorted(teacher.asked) == sorted(pair.id for pair in PAIRS[10:])
 
 
+def test_a_pair_that_two_sets_hold_is_asked_once(tmp_path: Path) -> None:
+    teacher = Lengths()
+    assert len(label(teacher, [*PAIRS, *PAIRS[:5]], tmp_path / "logits.jsonl").of(PAIRS[:5])) == 5
+    assert sorted(teacher.asked) == sorted(pair.id for pair in PAIRS)
+
+
 def test_a_torn_last_line_is_dropped_and_labelled_again(tmp_path: Path) -> None:
     whole = label(Lengths(), PAIRS, tmp_path / "whole.jsonl")
     content = (tmp_path / "whole.jsonl").read_bytes()

@@ -85,6 +85,17 @@ def test_gzip_reads_the_same(tmp_path: Path) -> None:
     assert read_pairs(tmp_path, zipped) == read_pairs(tmp_path, STS)
 
 
+def test_a_mark_at_the_beginning_of_a_file_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, ["a\tb\t1"])
+    plain = (tmp_path / "set/train.tsv").read_bytes()
+    without = read_pairs(tmp_path, STS)
+    (tmp_path / "set/train.tsv").write_bytes(b"\xef\xbb\xbf" + plain)
+    assert read_pairs(tmp_path, STS) == without
+    (tmp_path / "texts.txt").write_bytes(b"\xef\xbb\xbfone\ntwo\n")
+    facts = {"sets": {}, "texts": {"plain": {"file": "texts.txt", "terms": ""}}, "dev": STS, "test": STS}
+    assert TrainingData(tmp_path, DataRecipe.model_validate(facts)).texts("plain") == ["one", "two"]
+
+
 @pytest.mark.parametrize(
     ("lines", "pair_set", "message"),
     [

@@ -9,6 +9,7 @@ import pytest
 from model.faults import TrainingFault
 from model.head import Calibration
 from model.training.network_recipe import NetworkRecipe
+from model.training.networks import Sources
 from model.training.pairs import SOURCES, PairFileError, TrainingData
 from model.training.provenance import learned_from, read_learned_from, restricted, write_learned_from
 from model.training.quality import Correlation
@@ -36,7 +37,7 @@ def test_a_model_has_learned_from_what_its_teacher_its_start_and_its_guide_have(
     guide = write_student(tmp_path / "guide", trained_on=["`guide.tsv`: CC0", "`both.tsv`: CC0"])
     write_learned_from(tmp_path, ["`start.tsv`: no terms stated"])
     data = training_data(pair_files)
-    found = learned_from(recipe(guide=str(guide)), data, SIGNAL, str(tmp_path))
+    found = learned_from(recipe(), data, SIGNAL, Sources(str(tmp_path), str(tmp_path), str(guide)))
     assert found == [
         *own(data), "`signal.tsv`: CC0", "`both.tsv`: CC0", "`start.tsv`: no terms stated", "`guide.tsv`: CC0",
     ]  # fmt: skip
@@ -46,7 +47,7 @@ def test_a_model_has_learned_from_what_its_teacher_its_start_and_its_guide_have(
 def test_weights_that_others_made_have_their_own_card(tmp_path: Path, pair_files: Path) -> None:
     data = training_data(pair_files)
     for init in ("sentence-transformers/all-MiniLM-L6-v2", str(tmp_path)):
-        assert learned_from(recipe(), data, None, init) == own(data)
+        assert learned_from(recipe(), data, None, Sources(init, init, init)) == own(data)
 
 
 def test_what_stands_for_a_hub_id_has_learned_what_it_has(tmp_path: Path, pair_files: Path, pretrained: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from model.bundle import load_student
 from model.faults import TrainingFault
@@ -32,7 +33,7 @@ from model.training.networks import BiEncoder, Network, load_network, make_netwo
 from model.training.objectives import Example
 from model.training.pairs import Pair, TrainingData
 from model.training.quality import Correlation
-from model.training.recipes import TaskRecipe, TeacherRecipe
+from model.training.recipes import DistillationRecipe, TaskRecipe, TeacherRecipe
 from model.training.runs import keep_initial, train_network
 from model.training.signal import Signal
 from model.training.tasks import run_task
@@ -42,6 +43,7 @@ from scripts.studies import depth as depth_module
 from tests import tiny
 from tests.model.training.tiny_training import (
     DATA,
+    EXPORT,
     LEAK,
     WORDS,
     bert,
@@ -51,6 +53,7 @@ from tests.model.training.tiny_training import (
     teacher_recipe,
     training_data,
     write_classes,
+    write_tokenizer,
 )
 
 
@@ -93,7 +96,7 @@ def test_neither_teacher_nor_student_is_shown_a_held_out_sentence(
     class Seen(Exception):
         pass
 
-    def look(recipe, init, stages, folder, progress, origin=None):
+    def look(recipe, init, stages, folder, progress, origin=None, guide=None):
         shown.extend(example for stage in stages for example in stage.examples)
         raise Seen
 
@@ -148,6 +151,20 @@ def test_head_and_body_have_their_own_rates_and_biases_are_not_decayed(pretraine
     for name, parameter in made.named_parameters():
         decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.01
         assert rates[id(parameter)] == (0.5 if name.startswith("head.") else 3e-3, decay), name
+
+
+def test_layer_norms_are_not_decayed_whatever_a_body_calls_them(tmp_path: Path) -> None:
+    config = DistilBertConfig(
+        vocab_size=len(tiny.VOCABULARY), dim=32, n_layers=1, n_heads=4, hidden_dim=64, num_labels=1
+    )
+    DistilBertForSequenceClassification(config).save_pretrained(tmp_path)
+    recipe = NetworkRecipe.model_validate(network("cross-encoder", head={"kind": "classifier"}))
+    made = make_network(recipe, write_tokenizer(tmp_path))
+    groups = optimiser_of(Learner(made), recipe.stages[0]).param_groups
+    spared = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    norms = [p for name, p in made.named_parameters() if name.endswith("layer_norm.weight")]
+    assert len(norms) == 2
+    assert all(id(parameter) in spared for parameter in norms)
 
 
 def examples(count: int = 24) -> list[Example]:
@@ -226,6 +243,56 @@ def test_a_folder_is_taken_up_by_its_own_run_only(tmp_path: Path, pretrained: Pa
             other if difference == "init" else pretrained,
             changed if difference == "material" else examples(),
         )
+
+
+def test_a_folder_of_another_network_is_left_as_it_is(
+    tmp_path: Path, pretrained: Path, pair_files: Path, logits: TeacherLogits
+) -> None:
+    theirs = shutil.copytree(pretrained, tmp_path / "theirs")
+    before = {path.name: sha256_of(path) for path in theirs.iterdir()}
+    with pytest.raises(TrainingFault, match=r"theirs holds model\.safetensors and no run\.json"):
+        distil(student_recipe(), training_data(pair_files), logits, str(pretrained), theirs, lambda *_: None)
+    assert {path.name: sha256_of(path) for path in theirs.iterdir()} == before
+
+
+def test_another_runs_folder_is_refused_before_anything_is_made_for_it(
+    tmp_path: Path, pretrained: Path, with_texts: TrainingData, logits: TeacherLogits
+) -> None:
+    def go(seed: int) -> None:
+        recipe = drawn_to_texts(seed=seed)
+        distil(recipe, with_texts, logits, str(pretrained), tmp_path / "run", lambda *_: None)
+
+    go(1)
+    shutil.rmtree(tmp_path / "run" / "guide")
+    with pytest.raises(TrainingFault, match=r"holds another run \(its recipe differ\)"):
+        go(2)
+    assert not (tmp_path / "run" / "guide").exists()
+
+
+def test_a_teachers_folder_is_not_given_to_another_signal(tmp_path: Path, pretrained: Path, pair_files: Path) -> None:
+    """But to the same one with more members."""
+
+    def go(name: str, *members: str) -> None:
+        facts = [network("bi-encoder", member, head={"kind": "cosine"}, stage={"epochs": 2}) for member in members]
+        recipe = TeacherRecipe.model_validate({"name": name, "data": DATA, "members": facts, "max_tokens": 48})
+        train_teacher(recipe, training_data(pair_files), None, str(pretrained), tmp_path / "teacher", lambda *_: None)
+
+    go("first", "one")
+    for name, member in (("second", "one"), ("second", "two"), ("first", "two")):
+        with pytest.raises(TrainingFault, match=r"holds another signal \(first, of one\)"):
+            go(name, member)
+    assert not (tmp_path / "teacher" / "two").exists()
+    go("first", "one", "two")
+    assert [member.name for member in Signal.read(tmp_path / "teacher").members] == ["one", "two"]
+
+
+def test_init_stands_for_the_hub_id_of_a_guide_too(
+    tmp_path: Path, pretrained: Path, with_texts: TrainingData, logits: TeacherLogits
+) -> None:
+    for guide, message in (("owner/model", None), ("runs/nobody", "runs/nobody is not there: train it first")):
+        recipe = drawn_to_texts(guide=guide)
+        with nullcontext() if message is None else pytest.raises(TrainingFault, match=message):
+            distil(recipe, with_texts, logits, str(pretrained), tmp_path / "run", lambda *_: None)
 
 
 @pytest.mark.parametrize("difference", ["origin", "guide"])
@@ -336,7 +403,7 @@ def test_a_network_starts_from_its_init_and_is_drawn_to_its_origin(
         seen.append((origin,))
         return []
 
-    def look(recipe, init, stages, folder, progress, origin=None):
+    def look(recipe, init, stages, folder, progress, origin=None, guide=None):
         seen.append((init, origin))
         raise Seen
 
@@ -429,6 +496,9 @@ def text_stage(**facts: Any) -> dict[str, Any]:
     } | facts
 
 
+DATA_WITH_TEXTS = DATA | {"texts": {"plain": {"file": "plain.txt", "terms": "made in a test"}}}
+
+
 @pytest.fixture
 def with_texts(pair_files: Path, tmp_path: Path) -> TrainingData:
     lines = [
@@ -436,8 +506,14 @@ def with_texts(pair_files: Path, tmp_path: Path) -> TrainingData:
         for one, two, three in zip(WORDS, WORDS[1:], WORDS[2:], strict=False)
     ]
     (pair_files / "plain.txt").write_text("\n".join([*lines, LEAK]))
-    data = DATA | {"texts": {"plain": {"file": "plain.txt", "terms": "made in a test"}}}
-    return TrainingData(pair_files, DataRecipe.model_validate(data))
+    return TrainingData(pair_files, DataRecipe.model_validate(DATA_WITH_TEXTS))
+
+
+def drawn_to_texts(**facts: Any) -> DistillationRecipe:
+    stages = [text_stage(regression=1.0, epochs=1)]
+    return DistillationRecipe.model_validate(
+        {"data": DATA_WITH_TEXTS, "network": network("bi-encoder", **facts) | {"stages": stages}, "export": EXPORT}
+    )
 
 
 def test_int8_is_scaled_by_pairs_and_by_the_texts_that_a_student_learned_from(
@@ -500,7 +576,7 @@ def test_embeddings_are_not_drawn_to_a_guides_of_another_width(
     bert(dims=dims).save_pretrained(guide)
     stages = [text_stage(imitation={"weights": {"hidden": 1.0}}, name="first"), text_stage(regression=1.0)]
     what = NetworkRecipe.model_validate(network("bi-encoder", guide=str(guide)) | {"stages": stages})
-    material = materials(what, with_texts, None, pretrained, tmp_path / "run", lambda *_: None)
+    material = materials(what, with_texts, None, guide, tmp_path / "run", lambda *_: None)
     told: list[str] = []
     with pytest.raises(TrainingFault, match=f"stage texts: regression .* of 32 dims to the guide's of {dims};"):
         train_network(what, pretrained, material, tmp_path / "run", lambda stage, *_: told.append(stage))

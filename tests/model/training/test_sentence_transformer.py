@@ -10,7 +10,7 @@ from transformers import AutoModel
 from model.faults import TrainingFault
 from model.training.network_recipe import NetworkRecipe
 from model.training.networks import BiEncoder, make_network
-from model.training.sentence_transformer import SentenceTransformer
+from model.training.sentence_transformer import SentenceTransformer, own_tokenizer
 from tests.model.training.tiny_training import network, write_pretrained
 
 TEXTS = ["apple river", "a", "", "stone cloud green table music paper horse light seven window"]
@@ -96,6 +96,23 @@ def test_texts_are_cut_where_the_folder_says(folder: Path) -> None:
     np.testing.assert_allclose(cut[0], cut[1], atol=1e-6)
     (folder / "sentence_bert_config.json").unlink()  # then at what the body has places for: 64
     assert SentenceTransformer.load(folder).encode([long]).shape == (1, 32)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "body", "cut"),
+    [(8192, 2048, 2048), (1e30, 514, 514), (600, -1, 600), (1e30, -1, 512), (128, 512, 128)],
+)
+def test_texts_are_cut_at_the_lesser_limit_of_tokenizer_and_body(
+    folder: Path, tokenizer: float, body: int, cut: int
+) -> None:
+    """As sentence-transformers does, where a folder has no limit of its own."""
+    for file, name, limit in (
+        ("tokenizer_config.json", "model_max_length", tokenizer),
+        ("config.json", "max_position_embeddings", body),
+    ):
+        facts = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+        (folder / file).write_text(json.dumps(facts | {name: limit}))
+    assert own_tokenizer(folder).tokenize(["apple " * 9000]).lengths.tolist() == [cut]
 
 
 def test_many_texts_in_many_batches_keep_their_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
