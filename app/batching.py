@@ -148,8 +148,8 @@ class Queue:
                 caller's client has hung up.
         """
         call = CALL.get()
-        if call and (refusal := call.refusal()):  # tokenising may have taken all of its time
-            raise refusal
+        if call:
+            call.check()  # tokenising may have taken all of its time
         lengths = tokens.lengths
         job = _Job(tokens, call, lengths, np.argsort(lengths, kind="stable"))
         self._submit(job)

@@ -39,6 +39,15 @@ class Call:
             return ServiceError(CLIENT_GONE, "the client has hung up")
         return self.late() if self.left <= 0 else None
 
+    def check(self) -> None:
+        """See that somebody waits for the answer.
+
+        Raises:
+            ServiceError: the client has hung up, or the deadline has passed.
+        """
+        if refusal := self.refusal():
+            raise refusal
+
     def late(self) -> ServiceError:
         """That its deadline has passed."""
         return ServiceError(504, f"not answered within {self.timeout:g} seconds (DSE_TIMEOUT); ask for less at once")
@@ -63,8 +72,7 @@ def stage(name: str) -> Iterator[None]:
     if call is None:
         yield
         return
-    if refusal := call.refusal():
-        raise refusal
+    call.check()
     started = time.monotonic()
     try:
         yield

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import overload
 
 from app.answers import score
-from app.batching import Queues
+from app.batching import PATIENCE, Queues
 from app.registry import Models
 from app.settings import Settings
 from index.contract import Index
@@ -17,6 +17,7 @@ from index.nearest import HeadVectors
 from index.opening import DEFAULT_ACCESS, manifest_at, open_any
 from model.bundle import Student, Teacher, load_student, load_teacher
 from model.head import QuadraticHead
+from model.line import Line
 from model.manifest import ArtifactError
 
 
@@ -30,6 +31,8 @@ class Service:
     """Whose embeddings the index holds; without an index the default student."""
     queues: Queues = field(default_factory=Queues)
     """Where the texts of all requests wait for the models."""
+    batches: Line = field(default_factory=lambda: Line(PATIENCE))
+    """Whose turn it is to look for one of several queries."""
 
     @property
     def student(self) -> Student:
@@ -68,7 +71,9 @@ def load(settings: Settings) -> Service:
             score(model, [("warm", "up")])
         except Exception as error:  # onnxruntime raises its own classes, with no common public base
             raise ArtifactError(f"{model.name} does not work: {error}; export it again") from error
-    return Service(models, index, searching, queues)
+    # Over a Milvus, searches wait for the network, and not for each other.
+    at_once = settings.threads if isinstance(index, LiveIndex) else settings.max_requests
+    return Service(models, index, searching, queues, Line(PATIENCE, at_once))
 
 
 def _check_queue(settings: Settings, model: Student | Teacher) -> None:

@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
@@ -16,11 +16,16 @@ from app.calls import CALL, CLIENT_GONE, Call
 from app.errors import ID_HEADER, REQUEST_ID, ServiceError, refusal_response
 from app.logs import FACTS
 from app.metrics import Metrics
+from model.line import STILL_WANTED
 
 log = logging.getLogger("dse.access")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:@/+=-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+PART = 2**16
+"""Bytes of an answer that are given to the server at a time: it keeps what a client does not read."""
+SECONDS_A_PART = 5.0
+"""A client has the time of a request to read a part, or so many seconds if that is less."""
 UNKNOWN = "unknown"
 """The route of a path that there is not, the method of a word that is none: bounded, whatever is asked."""
 
@@ -38,6 +43,7 @@ class Observer:
             return
         call = Call(_request_id(scope), self._timeout)
         scope.setdefault("state", {})[REQUEST_ID] = call.id
+        STILL_WANTED.set(call.check)
         CALL.set(call)  # never reset: each request is a task of its own, and what is logged after it is its own too
         status, begun = 500, False
 
@@ -46,7 +52,13 @@ class Observer:
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
                 MutableHeaders(scope=message)[ID_HEADER] = call.id
-            await send(message)
+            try:
+                for part in _parts(message):
+                    async with asyncio.timeout(max(self._timeout, SECONDS_A_PART)):
+                        await send(part)
+            except TimeoutError:  # whoever does not read it need not be told; the server hangs up
+                call.gone = True
+                status = CLIENT_GONE
 
         watch = _Watch(receive, call)
         try:
@@ -77,6 +89,17 @@ class Observer:
         """The path of the request's route as a label, also where it was refused before it came there."""
         known = scope.get("route") or next((r for r in self._routes if r.matches(scope)[0] is not Match.NONE), None)
         return getattr(known, "path", UNKNOWN)
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """A message of the application's, a long body in parts."""
+    body, more = message.get("body", b""), message.get("more_body", False)
+    if len(body) <= PART:
+        yield message
+        return
+    for start in range(0, len(body), PART):
+        end = start + PART
+        yield {**message, "body": body[start:end], "more_body": more or end < len(body)}
 
 
 class _Watch:

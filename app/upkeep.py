@@ -10,11 +10,14 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from index.contract import Index
+from index.live import OPENING
 from index.manifest import IndexFault
 
 log = logging.getLogger("dse")
 
 T = TypeVar("T")
+
+NAME = "upkeep"
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_AFTER_A_FAULT = 60.0
@@ -27,7 +30,7 @@ class Upkeep:
         self._index, self._compact_after, self._seconds = index, compact_after, seconds
         self._stop = threading.Event()
         # A daemon: a process that is told to end need not wait, since a compaction may be cut off at any moment.
-        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -55,6 +58,11 @@ class Upkeep:
                 wait = SECONDS_AFTER_A_FAULT
 
 
+def goes_on() -> bool:
+    """Whether some work on an index, which may be cut off at any moment, is still under way."""
+    return any(thread.name.startswith((NAME, OPENING)) for thread in threading.enumerate())
+
+
 async def abandonable(work: Callable[[], T]) -> T:
     """What some work on an index answers, in a daemon thread: the threads of requests are waited for when all ends."""
     done: Future[T] = Future()
@@ -66,5 +74,5 @@ async def abandonable(work: Callable[[], T]) -> T:
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=copy_context().run, args=(run,), name="upkeep on demand", daemon=True).start()
+    threading.Thread(target=copy_context().run, args=(run,), name=f"{NAME} on demand", daemon=True).start()
     return await asyncio.wrap_future(done)

@@ -1,5 +1,6 @@
 """The offline job: documents in, one published generation out. What is embedded stays embedded, whatever happens."""
 
+import shutil
 import sqlite3
 import time
 from collections import deque
@@ -276,7 +277,7 @@ class _Rows:
         )
 
     def _reckon(self, first: list[Document]) -> None:
-        """Say what all of it will need, and refuse what memory or disk cannot hold."""
+        """Say what all of it will need, and refuse what memory or disk clearly cannot hold."""
         more = len(first) == self._work.job.documents_per_shard
         share = self._share_read()
         self._expected = (round(len(first) / share) if share else None) if more else len(first)
@@ -286,10 +287,11 @@ class _Rows:
             started = time.monotonic()
             list(self._encode_batches([sample]))
             seconds = (time.monotonic() - started) / len(sample) / self._workers
-        needed = needs(first, self._expected, self._work.job.dims, self._recipe, self._search, seconds)
-        self._watcher.needs(needed)
         written = sum(path.stat().st_size for path in self._work.folder.iterdir())
-        check_disk(self._work.folder, needed, written)
+        free = written + shutil.disk_usage(self._work.folder).free
+        needed = needs(first, self._expected, self._work.job.dims, self._recipe, self._search, seconds, free)
+        self._watcher.needs(needed)
+        check_disk(self._work.folder, needed)
 
 
 class _Places:

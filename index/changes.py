@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -94,10 +95,10 @@ class ChangeLog:
         Raises:
             IndexFault: the folder cannot be written.
         """
-        _remove_leftovers(path)
         partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
         try:
             with _writing(path), _translated(path, BUSY_SECONDS):
+                _remove_leftovers(path)
                 partial.unlink(missing_ok=True)
                 with closing(sqlite3.connect(partial, isolation_level=None)) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
@@ -174,9 +175,14 @@ class ChangeLog:
             BusyFault: another process writes for longer than the log waits.
             IndexFault: the file cannot be written; nothing of the transaction is in it.
         """
-        with self._lock:
+        began = time.monotonic()
+        if not self._lock.acquire(timeout=self._busy_seconds):
+            raise BusyFault(_busy(self.path, "others", self._busy_seconds))
+        try:
             with self._faults():
+                self._wait_at_most(self._busy_seconds - (time.monotonic() - began))
                 self._connection.execute("BEGIN IMMEDIATE")
+                self._wait_at_most(self._busy_seconds)
             try:
                 yield
                 with self._faults():
@@ -186,6 +192,12 @@ class ChangeLog:
                     with self._faults():
                         self._connection.execute("ROLLBACK")
                 raise
+        finally:
+            self._lock.release()
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """How long SQLite waits for another process."""
+        self._connection.execute(f"PRAGMA busy_timeout = {max(0, round(1000 * seconds))}")
 
     def append(self, changes: Sequence[Change], encoder: EncoderIdentity) -> None:
         """Within a transaction: the next changes."""
@@ -348,6 +360,12 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
+def _busy(path: Path, who: str, seconds: float) -> str:
+    return (
+        f"{path} is being written by {who}, for more than {seconds:g} s now; nothing of this was written: try it again"
+    )
+
+
 @contextmanager
 def _translated(path: Path, busy_seconds: float) -> Iterator[None]:
     """What SQLite and the system report, as what an operator can do about it."""
@@ -356,16 +374,13 @@ def _translated(path: Path, busy_seconds: float) -> Iterator[None]:
     except sqlite3.Error as error:
         code = _code(error)
         if code == sqlite3.SQLITE_BUSY:
-            raise BusyFault(
-                f"{path} is being written by another process, for more than {busy_seconds:g} s now; nothing of this "
-                "was written: try it again"
-            ) from error
-        if code in _CANNOT_WRITE:
+            raise BusyFault(_busy(path, "another process", busy_seconds)) from error
+        if code in _CANNOT_WRITE and not (code == sqlite3.SQLITE_CANTOPEN and os.access(path.parent, os.W_OK)):
             raise ReadOnlyFault(f"{path} cannot be written ({error}); nothing was changed") from error
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
             raise IndexFault(
                 f"{path} cannot be read or written ({error}), and nothing was changed: free space on its disk, if "
-                "it is full, and try again"
+                "it is full, or let the process open more files, and try again"
             ) from error
         raise IndexFault(
             f"{path} is damaged or no change log ({error}); restore the index folder from a copy (dse index snapshot "

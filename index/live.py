@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,11 @@ from index.manifest import BusyFault, EncoderIdentity, GenerationManifest, Index
 from index.nearest import HeadVectors
 from index.shards import replaced_through
 from index.view import View
+
+OPENING = "generations"
+"""The thread that opens the generations of others, where searches do not wait for it."""
+SECONDS_AFTER_A_FAULT = 30.0
+"""Then a generation is opened again that a fault of the system, which may have passed, kept from being served."""
 
 log = logging.getLogger("dse")
 
@@ -55,6 +61,7 @@ class LiveIndex:
         self._beside = False  # are the generations of others opened in a thread of its own?
         self._seen: Stamp | None = stamp  # CURRENT when it was last followed
         self._refused: IndexFault | None = None  # why the generation it names is not the one in the view
+        self._again_at: float | None = None  # when that one is tried again, if what was wrong may have passed
         self._version = -1  # of the log when it was last read
         self._written: list[tuple[int, int]] = []  # what the log was when it was last opened for reading
         self._known: tuple[int, bytes] | None = None  # the last change that was read or written, and its digest
@@ -255,11 +262,13 @@ class LiveIndex:
         One thread does; the others ``wait``, or go on meanwhile with the generation before and its changes, which is
         a state that the index has been in. So do all where generations are opened beside the searches.
         """
+        if self._again_at is not None and time.monotonic() >= self._again_at:
+            self._seen, self._again_at = None, None
         if _stamp(self._current) == self._seen or not self._opening.acquire(blocking=wait):
             return
         if self._beside and not wait:
             try:
-                threading.Thread(target=self._open_new, name="generations", daemon=True).start()
+                threading.Thread(target=self._open_new, name=OPENING, daemon=True).start()
             except BaseException:
                 self._opening.release()
                 raise
@@ -286,6 +295,8 @@ class LiveIndex:
                             through = GenerationManifest.read(live_home(self.folder)).changes_through
                             self._view = self._caught_up(self._view, through)
                         self._seen, self._refused = stamp, error
+                        if isinstance(error.__cause__, OSError | MemoryError):
+                            self._again_at = time.monotonic() + SECONDS_AFTER_A_FAULT
 
     def _swap(self, generation: Generation, stamp: "Stamp | None") -> None:
         with self._state:

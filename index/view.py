@@ -53,11 +53,13 @@ class _Delta:
     def matching(self, filter: Filter, count: int) -> NDArray[np.bool_]:
         """(count,) which of the first rows a filter lets through; what was found for the last few is remembered."""
         with self._asking:
-            known = self._matching.pop(filter, np.empty(0, np.bool_))
-            if len(known) < count:
-                matches = (filter.matches(document.metadata) for document in self.documents[len(known) : count])
-                known = np.concatenate([known, np.fromiter(matches, np.bool_, count - len(known))])
-            self._matching[filter] = known
+            known = self._matching.get(filter, np.empty(0, np.bool_))
+        if len(known) < count:  # beside the others: two that ask the same at once do it twice
+            matches = (filter.matches(document.metadata) for document in self.documents[len(known) : count])
+            known = np.concatenate([known, np.fromiter(matches, np.bool_, count - len(known))])
+        with self._asking:
+            longer = self._matching.pop(filter, known)
+            self._matching[filter] = longer if len(longer) > len(known) else known
             if len(self._matching) > SELECTIONS:
                 del self._matching[next(iter(self._matching))]
         return known[:count]

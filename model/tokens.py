@@ -1,6 +1,5 @@
 """How does text become the arrays a graph reads, and which texts share a batch?"""
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from model.line import Line
 from model.manifest import ArtifactError
 
 T = TypeVar("T")
@@ -144,19 +144,23 @@ ALONE = 8_192
 """Characters in all, above which the texts of one call at a time are tokenised."""
 SLICE = 32_768
 """Characters that are tokenised at a time; the tokenizer takes some hundred bytes for each of their tokens."""
+CHARACTERS_A_SECOND = 1e6
+"""About so many are tokenised."""
+PATIENCE = 16.0
+"""Times as long as its own takes, a call lets the texts of others pass."""
 
 
 class _TokenizerFile:
     """What both tokenizers share: a ``tokenizer.json``, cut at ``max_tokens``.
 
     However long and many the texts, and however many threads ask: what the tokenizer makes of them, which is far more
-    than the ids that stay, is in memory only for a slice of them. Of a text that is far longer than what is read, only
-    a beginning is looked at.
+    than the ids that stay, is in memory only for a slice of them, and one call at a time has its slices read. Of a text
+    that is far longer than what is read, only a beginning is looked at.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self._tokenizer = tokenizer
-        self._alone = threading.Lock()
+        self._line = Line(PATIENCE)
         self.max_tokens = max_tokens
         pads = [tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>")]  # BERT's name and RoBERTa's
         self._pad_id = next((pad for pad in pads if pad is not None), 0)
@@ -178,13 +182,15 @@ class _TokenizerFile:
 
     def _read(self, texts: Sequence[str], keep: Callable[[Encoding], T], specials: bool, most: int | None) -> list[T]:
         """What is kept of the tokens of each text; of a very long one, of enough to fill the ``most`` that are read."""
-        if sum(map(len, texts)) <= ALONE:
+        characters = sum(map(len, texts))
+        if characters <= ALONE:
             return list(map(keep, self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=specials)))
         kept: list[T] = []
-        for some in _slices(texts):
-            with self._alone:
-                beginnings = list(some) if most is None else [self._beginning(text, most) for text in some]
-                kept += map(keep, self._tokenizer.encode_batch_fast(beginnings, add_special_tokens=specials))
+        with self._line.joined(characters / CHARACTERS_A_SECOND) as turn:
+            for some in _slices(texts):
+                with turn():
+                    beginnings = list(some) if most is None else [self._beginning(text, most) for text in some]
+                    kept += map(keep, self._tokenizer.encode_batch_fast(beginnings, add_special_tokens=specials))
         return kept
 
     def _beginning(self, text: str, most: int) -> str:

@@ -24,8 +24,8 @@ class BuildProgress(Watcher):
             return
         about = f"about {needs.documents:,} documents need" if needs.known else "a million documents would need"
         errors.print(
-            f"{about} {needs.disk / 1e9:,.2f} GB of disk, {needs.memory / 1e9:,.2f} GB of memory and "
-            f"{duration(needs.seconds)} of embedding",
+            f"{about} {needs.disk / 1e9:,.2f} GB of disk ({needs.free / 1e9:,.2f} GB are free), "
+            f"{needs.memory / 1e9:,.2f} GB of memory and {duration(needs.seconds)} of embedding",
             markup=False,
         )
 

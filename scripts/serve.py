@@ -1,6 +1,7 @@
 """dse serve: the HTTP service."""
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -83,7 +84,27 @@ def serve(
             access_log=False,  # the service writes its own line a request
             timeout_graceful_shutdown=settings.drain,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            _leave(sys.exception())
+
+
+def _leave(reason: BaseException | None) -> None:
+    """End here, if the work of a thread is left behind: Python would abort where it ends one that is inside FAISS."""
+    from opentelemetry import trace
+
+    from app.upkeep import goes_on
+
+    asked = reason is None or isinstance(reason, (SystemExit, KeyboardInterrupt))
+    if not asked or not goes_on():
+        return
+    if shutdown := getattr(trace.get_tracer_provider(), "shutdown", None):  # spans that were not sent yet
+        shutdown()
+    logging.shutdown()
+    sys.stdout.flush()
+    code = reason.code if isinstance(reason, SystemExit) else 0
+    os._exit(code if isinstance(code, int) else 0)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -1,5 +1,6 @@
 """The service's own routes under /v1: each translates a request into one call, and its result into the answer."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code 
 
 # Handlers are not async: inference is CPU work, so it belongs in a worker thread, off the event loop. What takes most
 # requests makes its JSON there too: FastAPI would check the answer once more and change threads to write it.
+SECONDS_A_QUERY = 0.002
+"""About what a search takes: by it, a batch of a few queries goes before one of many."""
+
 router = APIRouter(prefix="/v1", responses=_ERRORS)
 
 
@@ -143,7 +147,13 @@ def _search_all(
     within(depth * len(texts), most, "candidates to score", setting)
     refuse_long(service.searching, texts, request.truncate)
     retriever = Retriever(service.searching.encoder, index)
-    found = [retriever.search(query, request.k, depth, scorer, wanted) for query in retriever.queries(texts)]
+    queries, found = retriever.queries(texts), []
+    # A query alone waits for nobody; the teacher's queue has turns of its own.
+    in_turns = len(queries) > 1 and request.rerank != "teacher"
+    with service.batches.joined(SECONDS_A_QUERY * len(texts)) if in_turns else nullcontext(nullcontext) as turn:
+        for query in queries:
+            with turn():
+                found.append(retriever.search(query, request.k, depth, scorer, wanted))
     return model, [_hits(answer) for answer in found]
 
 

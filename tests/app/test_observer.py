@@ -23,7 +23,7 @@ from app.batching import Queues
 from app.calls import CALL, Call, stage
 from app.errors import ServiceError
 from app.main import create_app
-from app.observer import Observer
+from app.observer import PART, Observer
 from app.settings import Settings
 from model.bundle import Student
 from model.tokens import Tokens
@@ -331,6 +331,46 @@ def test_a_client_who_hangs_up_is_noticed_while_the_answer_is_made() -> None:
     observer = Observer(application, Uncounted(), 9)  # type: ignore[arg-type]
     asyncio.run(asyncio.wait_for(observer(dict(POST), receive, send), 10))
     assert seen == [False, True]
+
+
+@pytest.mark.parametrize("size", [0, PART, PART + 1, 3 * PART])
+def test_a_long_answer_is_given_to_the_server_in_parts(size: int) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(range(256)) * (size // 256) + b"x" * (size % 256)})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    observer = Observer(application, Uncounted(), 9)  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(observer(dict(POST), None, send), 10))  # type: ignore[arg-type]
+    parts = [message["body"] for message in sent[1:]]
+    assert b"".join(parts) == bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    assert max(map(len, parts)) <= PART
+    assert len(parts) == max(1, -(-size // PART))
+    assert [message.get("more_body", False) for message in sent[1:]] == [True] * (len(parts) - 1) + [False]
+
+
+def test_an_answer_that_is_not_read_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it waited for: a client has the deadline for every part."""
+    monkeypatch.setattr("app.observer.SECONDS_A_PART", 0.01)
+    metrics, sent = Uncounted(), list[int]()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 9 * PART})
+
+    async def send(message: Any) -> None:
+        if sum(sent) > 2 * PART:
+            await asyncio.Event().wait()  # the client reads no further
+        sent.append(len(message.get("body", b"")))
+
+    observer = Observer(application, metrics, 0.05)  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(observer(dict(POST), None, send), 10))  # type: ignore[arg-type]
+    call, _, _, status, _ = metrics.facts
+    assert (sum(sent), call.gone, status) == (3 * PART, True, 499)
 
 
 def test_a_request_that_is_cut_off_is_told_so_and_nobody_waits_for_it() -> None:

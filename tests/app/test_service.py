@@ -1,18 +1,23 @@
 """The HTTP contract, through a real application over tiny models."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from app.main import create_app
+from app.retriever import Found, Query, Retriever
 from app.settings import Settings
 from model.bundle import Student, load_teacher
 from model.tokens import PairTokenizer, PairTokens
 from tests.conftest import WORDS
 from tests.tiny import write_ensemble
+from tests.waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +117,38 @@ def test_a_batch_is_its_searches(client: TestClient) -> None:
     for together, alone in zip(batch["results"], single, strict=True):
         assert [hit["id"] for hit in together["hits"]] == [hit["id"] for hit in alone["hits"]]
         assert [hit["score"] for hit in together["hits"]] == pytest.approx([hit["score"] for hit in alone["hits"]])
+
+
+def test_batches_are_searched_one_after_the_other_and_a_query_alone_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many at a time as there are threads: of batches that share them, all would be late."""
+    order: list[str] = []
+    search = Retriever.search
+
+    def noted(self: Retriever, query: Query, *options: Any) -> Found:
+        order.append(query.text)
+        time.sleep(0.01)
+        return search(self, query, *options)
+
+    monkeypatch.setattr(Retriever, "search", noted)
+    client = TestClient(create_app(settings.model_copy(update={"threads": 1})))
+
+    def batch(word: str) -> list[str]:
+        answer = client.post("/v1/search/batch", json={"queries": [word] * 40, "k": 1, "rerank": "none"}).json()
+        return [found["hits"][0]["text"] for found in answer["results"]]
+
+    with ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(batch, "listen")]
+        until(lambda: bool(order))
+        asked += [threads.submit(batch, word) for word in ("stone", "notes")]
+        until(lambda: order.count("listen") > 5)
+        alone = client.post("/v1/search", json={"query": "google", "k": 1, "rerank": "none"}).json()
+    assert [answer.result() for answer in asked] == [["listen"] * 40, ["stone"] * 40, ["notes"] * 40]
+    assert alone["hits"][0]["text"] == "google"
+    assert order.index("google") < 40
+    order.remove("google")
+    assert sum(word != before for word, before in pairwise(order)) == 2
 
 
 def test_only_documents_that_a_filter_lets_through(client: TestClient) -> None:

@@ -1,10 +1,14 @@
-"""Upkeep: a compaction that fails is tried again, and not at once."""
+"""Upkeep: a compaction that fails is tried again, and not at once; and one that is left behind is no failure."""
 
+import asyncio
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
 
-from app.upkeep import Upkeep
+from app.upkeep import Upkeep, abandonable, goes_on
 from index.manifest import IndexFault
 from tests.waiting import until
 
@@ -33,6 +37,46 @@ class FailsOnce:
         if len(self.began) == 1:
             raise self._fault
         return Folded()
+
+
+def test_what_may_be_left_behind_is_known_while_it_goes_on() -> None:
+    done = threading.Event()
+
+    async def scenario() -> None:
+        asked = asyncio.ensure_future(abandonable(lambda: done.wait(60)))
+        await asyncio.sleep(0)
+        assert goes_on()
+        done.set()
+        assert await asked
+
+    assert not goes_on()
+    asyncio.run(scenario())
+    until(lambda: not goes_on())
+
+
+LEFT = """
+import asyncio, sys, threading, time
+import faiss, numpy as np
+from app.upkeep import abandonable
+from scripts.serve import _leave
+rows = np.random.default_rng(0).standard_normal((20_000, 64), np.float32)
+async def cut_off():
+    work = asyncio.ensure_future(abandonable(lambda: faiss.Kmeans(64, 200, niter=100_000).train(rows)))
+    await asyncio.wait([work], timeout=0.5)
+asyncio.run(cut_off())
+try:
+    sys.exit(int(sys.argv[1]))
+finally:
+    print("the end")
+    _leave(sys.exception())
+"""
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_process_ends_as_it_was_told_though_work_is_left_inside_faiss(code: int) -> None:
+    """Python 3.11 aborts where it ends such a thread."""
+    ended = subprocess.run([sys.executable, "-c", LEFT, str(code)], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (code, "the end\n"), ended.stderr
 
 
 @pytest.mark.parametrize("fault", [IndexFault("another process is writing"), ArithmeticError("not finite")])

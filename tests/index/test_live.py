@@ -6,6 +6,7 @@
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from index.build import build
 from index.candidates import CandidateIndex
-from index.changes import ChangeLog
+from index.changes import ChangeLog, _translated
 from index.compaction import fold
 from index.filters import parse_filter
 from index.generations import Generation, current_name, new_generation
@@ -305,6 +306,38 @@ def test_a_writer_that_waited_too_long_is_told_so(folder: Path) -> None:
         with one._writer().transaction(), pytest.raises(BusyFault, match=r"by another process, for more than 0\.05 s"):
             upsert(other, {"g": "google"})
         assert upsert(other, {"g": "google"}) == ["created"]
+
+
+def test_writers_who_wait_beside_each_other_are_told_so_at_the_same_time(folder: Path) -> None:
+    """Not one after the other, each after a wait of its own."""
+    with open_live(folder) as one, open_live(folder, busy_seconds=0.5) as other, ThreadPoolExecutor(6) as threads:
+        upsert(one, {"f": "tinsel"})
+        upsert(other, {"f": "tinsel"})
+
+        def late(number: int) -> float:
+            began = time.monotonic()
+            with pytest.raises(BusyFault, match="nothing of this was written"):
+                upsert(other, {f"g{number}": "google"})
+            return time.monotonic() - began
+
+        with one._writer().transaction():
+            taken = list(threads.map(late, range(6)))
+        assert min(taken) >= 0.4
+        assert max(taken) < 1.9  # in turns it would be three seconds
+        assert upsert(other, {"g": "google"}) == ["created"]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_log_that_cannot_be_opened_for_now_is_no_log_that_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    fault = sqlite3.OperationalError("unable to open database file")
+    fault.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    monkeypatch.setattr(os, "access", lambda *_: writable)
+    kind = IndexFault if writable else ReadOnlyFault
+    with pytest.raises(IndexFault, match="unable to open") as told, _translated(tmp_path / "changes.sqlite", 1.0):
+        raise fault
+    assert type(told.value) is kind
 
 
 def test_letters_in_letters_out_while_others_write_and_compact(folder: Path) -> None:

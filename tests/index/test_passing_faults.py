@@ -1,12 +1,17 @@
 """A fault that passes is over with: what is served afterwards is what was written."""
 
 import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from index.documents import Documents
 from index.filters import Filter, parse_filter
+from index.generations import Generation
+from index.manifest import IndexFault
 from index.view import _Delta
 from tests.index.lettered import WORDS, build_letters, contents, document, embed, open_live, upsert
 
@@ -56,6 +61,62 @@ def test_a_generation_is_opened_beside_the_searches_once_a_thread_can_be_started
                 live.view()
         assert not live._opening.locked()
         assert contents(live.reload()) == {"n": "novel"}
+
+
+@pytest.mark.parametrize(("fault", "passes"), [(OSError(24, "Too many open files"), True), (None, False)])
+def test_a_generation_that_could_not_be_opened_is_opened_later_if_the_system_was_at_fault(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError | None, passes: bool
+) -> None:
+    """Of one that is damaged, nothing is read again until it is asked for."""
+    monkeypatch.setattr("index.live.SECONDS_AFTER_A_FAULT", 0.05)
+    opened: list[Path] = []
+    generation_open = Generation.open
+
+    def failing(folder: Path, *options: object) -> Generation:
+        opened.append(folder)
+        raise IndexFault("metadata cannot be read") from fault
+
+    with open_live(folder) as live:
+        build_letters(folder, {"n": "novel"})
+        with monkeypatch.context() as broken:
+            broken.setattr(Generation, "open", failing)
+            for _ in range(3):
+                assert contents(live.view()) == WORDS
+            assert len(opened) == 1
+            assert "metadata cannot be read" in (live.stays_because or "")
+            time.sleep(0.06)
+            live.view()
+            assert len(opened) == (2 if passes else 1)
+        monkeypatch.setattr(Generation, "open", generation_open)
+        time.sleep(0.06)
+        assert contents(live.view()) == ({"n": "novel"} if passes else WORDS)
+        assert contents(live.reload()) == {"n": "novel"}
+        assert live.stays_because is None
+
+
+def test_a_filter_that_takes_long_holds_up_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pending documents are asked beside each other; what is found of the most of them is remembered."""
+    matches, begun, go_on = Filter.matches, threading.Event(), threading.Event()
+    slow = parse_filter({"length": 6})
+
+    def matching(self: Filter, metadata: Mapping[str, object]) -> bool:
+        if self == slow and threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert go_on.wait(60)
+        return matches(self, metadata)
+
+    monkeypatch.setattr(Filter, "matches", matching)
+    with open_live(folder) as live, ThreadPoolExecutor(1) as threads:
+        upsert(live, {"f": "tinsel", "g": "go"})
+        delta = live.view()._delta
+        waiting = threads.submit(delta.matching, slow, 1)
+        assert begun.wait(60)
+        assert delta.matching(parse_filter({"length": 2}), 2).tolist() == [False, True]
+        assert delta.matching(slow, 2).tolist() == [True, False]
+        go_on.set()
+        assert waiting.result().tolist() == [True]
+        monkeypatch.setattr(Filter, "matches", lambda *_: pytest.fail("it is remembered"))
+        assert delta.matching(slow, 2).tolist() == [True, False]
 
 
 def test_what_a_filter_says_of_pending_documents_is_asked_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from index.documents import Document
 from index.finish import SearchWanted
 from index.generations import Generation, current_name, new_generation
 from index.manifest import EncoderIdentity, IndexFault
-from index.needs import Needs
+from index.needs import FEWER, Needs
 from index.recall import Aim
 from index.shards import digests_of
 from index.sources import Inputs, Rejects, SourcedDocument, SourceError
@@ -230,10 +231,31 @@ def test_it_says_first_what_it_needs_and_refuses_what_the_disk_cannot_hold(
     assert needed.memory > 2 * vectors
     assert needed.seconds is not None
 
-    monkeypatch.setattr("index.needs.shutil.disk_usage", lambda _: type("Usage", (), {"free": 77}))
-    with pytest.raises(IndexFault, match=r"about 4,000 documents need about [\d,]+ bytes of disk, 77 are free"):
-        build(tmp_path / "second", share_read=lambda: 0.001)
+    monkeypatch.setattr("index.build.shutil.disk_usage", lambda _: type("Usage", (), {"free": 77}))
+    with pytest.raises(IndexFault, match=r"about 400,000 documents need about [\d,]+ bytes of disk, \d[\d,]+ are free"):
+        build(tmp_path / "second", share_read=lambda: 1e-5)
     assert not (tmp_path / "second").exists()
+
+
+def test_a_guess_refuses_only_what_an_eighth_of_it_would_not_fit_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first documents of a file may be its shortest."""
+    heard = Heard()
+    build(tmp_path / "index", watcher=heard, share_read=lambda: 1e-4)
+    least = heard.needed[0].disk // FEWER
+    for free, refused in ((least, False), (least - 100_000, True)):
+        monkeypatch.setattr("index.build.shutil.disk_usage", lambda _, free=free: type("Usage", (), {"free": free}))
+        with pytest.raises(IndexFault, match="are free") if refused else nullcontext():
+            build(tmp_path / f"disk {refused}", share_read=lambda: 1e-4)
+
+
+@pytest.mark.parametrize(("memory", "refused"), [(250_000, False), (100_000, True)])
+def test_nor_does_a_guess_refuse_for_memory(tmp_path: Path, memory: int, refused: bool) -> None:
+    """4,000 documents need 600,000 bytes, 500 of them 212,000."""
+    with pytest.raises(IndexFault, match="--memory") if refused else nullcontext():
+        build(tmp_path / "index", share_read=lambda: 0.001, search=SearchWanted(memory=memory))
+    assert (tmp_path / "index").exists() is not refused
 
 
 @pytest.mark.parametrize("size", [0, 40, 2000])
