@@ -47,7 +47,6 @@ from index.milvus_rows import (
     VECTOR,
     document_of,
     key_of,
-    kind_of,
     row_of,
 )
 from index.milvus_server import OPTIONS, Server, is_missing
@@ -68,7 +67,6 @@ class MilvusView:
 
     def __init__(self, server: Server, live: Live, count: int | None = None) -> None:
         self._server, self._live, self._count = server, live, count
-        self._kind = kind_of(live.manifest.recipe, live.manifest.dims, live.manifest.documents)
         self._found: list[dict[str, Any]] = []
         self._rows: dict[tuple[str, str], int] = {}  # by key, and digest of what was there
         self._lock = threading.Lock()
@@ -106,13 +104,13 @@ class MilvusView:
         if wanted is False:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.float32), np.empty((0, manifest.dims), np.float32))
         tuning = Tuning(manifest.search, manifest.refine)
-        fetched = min(max(depth, depth * tuning.refine), max(depth, MOST_FOUND))
+        fetched = max(depth, min(depth * tuning.refine, MOST_FOUND))
         hits = near(
             self._server,
             self._live.collection,
             query,
             fetched,
-            self._kind.efforts(tuning.search, fetched),
+            self._live.kind.efforts(tuning.search, fetched),
             "" if wanted is True else wanted,
             (KEY, DIGEST, VECTOR, *STORED),
         )

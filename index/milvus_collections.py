@@ -6,6 +6,7 @@ A generation is a collection, and the alias of the index's name tells which one 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,17 @@ from pymilvus import MilvusClient, MilvusException
 
 from index.location import MilvusAddress
 from index.manifest import BusyFault, GenerationManifest, IndexFault
-from index.milvus_rows import KEY, MANIFEST_PROPERTY, MOST_FOUND, SEALED_PROPERTY, VECTOR, keys_in, number_of
+from index.milvus_rows import (
+    KEY,
+    MANIFEST_PROPERTY,
+    MOST_FOUND,
+    SEALED_PROPERTY,
+    VECTOR,
+    IndexKind,
+    keys_in,
+    kind_of,
+    number_of,
+)
 from index.milvus_server import OPTIONS, Server, is_missing
 
 ROWS_PER_LOOK = 1000
@@ -32,6 +43,11 @@ class Live:
 
     collection: str
     manifest: GenerationManifest
+
+    @cached_property
+    def kind(self) -> IndexKind:
+        """What Milvus built of it."""
+        return kind_of(self.manifest.recipe, self.manifest.dims, self.manifest.documents)
 
     def name(self, address: MilvusAddress) -> str:
         """As folders name theirs: a number of six digits or more."""

@@ -39,11 +39,9 @@ from index.milvus_rows import (
 from index.milvus_server import OPTIONS, Server
 from index.milvus_switch import Follower, live_of, overtaken, switch
 from index.nearest import Tuning
+from index.rebuild import ROUNDS
 from index.recall import Aim, prove
 from index.recipes import plan
-
-ROUNDS = 3
-"""How often what was changed meanwhile is taken in before writers have to wait for the last of it."""
 
 Floats = NDArray[np.float32]
 

@@ -174,7 +174,7 @@ def _kind_term(path: str, kind: int) -> str:
 def _value_term(path: str, standing: Rank) -> str:
     kind, value = standing
     if kind == NUMBER:
-        value = _exact(value)  # 1 is 1.0
+        value = Fraction(value)  # 1 is 1.0
     return _digest("value", path, str(kind), "" if kind == CONTAINER else str(value))
 
 
@@ -201,10 +201,6 @@ def _in_alphabet(content: bytes) -> str:
     return b64encode(content).rstrip(b"=").translate(_ORDERED).decode()
 
 
-def _exact(value: int | float) -> Fraction:
-    return Fraction(value)
-
-
 def _number_in_order(value: int | float) -> str:
     """A number, exactly: how many hexadecimal digits its whole part has, those, and those of the rest.
 
@@ -212,7 +208,7 @@ def _number_in_order(value: int | float) -> str:
     >>> sorted(numbers, key=_number_in_order) == numbers
     True
     """
-    exact = abs(_exact(value))
+    exact = abs(Fraction(value))
     whole = math.floor(exact)
     rest = exact - whole
     digits = f"{whole:x}" if whole else ""

@@ -40,9 +40,20 @@ def score_pairs(encoder: OnnxEncoder, head: Head, pairs: Sequence[tuple[str, str
 
 def tokenize_pairs(encoder: OnnxEncoder, pairs: Sequence[tuple[str, str]]) -> PairedTexts:
     """Pairs as tokens, in order; a text that is in several is tokenised once."""
-    row_of = {text: row for row, text in enumerate(dict.fromkeys(t for pair in pairs for t in pair))}
+    texts, left, right = paired_rows(pairs)
+    return PairedTexts(encoder.tokenize(texts), left, right)
+
+
+def paired_rows(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], NDArray[np.intp], NDArray[np.intp]]:
+    """The texts of pairs, each once, and the (pairs,) rows among them of the left and of the right ones.
+
+    >>> texts, left, right = paired_rows([("a", "b"), ("c", "a")])
+    >>> texts, left.tolist(), right.tolist()
+    (['a', 'b', 'c'], [0, 2], [1, 0])
+    """
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
     left, right = (np.array([row_of[pair[side]] for pair in pairs], np.intp) for side in (0, 1))
-    return PairedTexts(encoder.tokenize(list(row_of)), left, right)
+    return list(row_of), left, right
 
 
 def score_paired(encoder: OnnxEncoder, head: Head, paired: PairedTexts) -> PairAnswers:

@@ -253,11 +253,7 @@ def attention_kl(student_scores: Tensor, teacher_scores: Tensor, mask: Tensor) -
         teacher_scores: (texts, heads, tokens, tokens).
         mask: (texts, tokens), 0 at padding, which counts neither as query nor as key.
     """
-    padding = ~mask.bool()[:, None, None, :]
-    # not -inf: the KL would be 0 * (inf - inf) there
-    student, teacher = (
-        scores.masked_fill(padding, torch.finfo(scores.dtype).min) for scores in (student_scores, teacher_scores)
-    )
+    student, teacher = _without_padding(student_scores, mask), _without_padding(teacher_scores, mask)
     return _mean_where(_kl(student, teacher), mask.bool()[:, None, :])
 
 
@@ -269,12 +265,16 @@ def attention_cross_entropy(student_scores: Tensor, teacher_scores: Tensor, mask
         teacher_scores: (texts, heads, tokens, tokens), as well.
         mask: (texts, tokens), 0 at padding, which counts neither as query nor as key.
     """
-    padding = ~mask.bool()[:, None, None, :]
-    # not -inf: the cross-entropy would be 0 * inf there
-    student, teacher = (
-        scores.masked_fill(padding, torch.finfo(scores.dtype).min) for scores in (student_scores, teacher_scores)
-    )
+    student, teacher = _without_padding(student_scores, mask), _without_padding(teacher_scores, mask)
     return _mean_where(-(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1), mask.bool()[:, None, :])
+
+
+def _without_padding(scores: Tensor, mask: Tensor) -> Tensor:
+    """(texts, heads, tokens, tokens) scores, at padding so low that a softmax gives nothing to it.
+
+    Not -inf: a KL there would be 0 * (inf - inf).
+    """
+    return scores.masked_fill(~mask.bool()[:, None, None, :], torch.finfo(scores.dtype).min)
 
 
 def relation_kl(student: Tensor, teacher: Tensor, mask: Tensor, relation_heads: int) -> Tensor:

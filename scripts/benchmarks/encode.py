@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.similarity import paired_rows
 from scripts.benchmarks.contestants import Contestant, Timed
 from scripts.console import BadInput
 from scripts.evaluation.metrics import spearman
@@ -114,11 +115,9 @@ def measure(
 
 def quality(contestant: Contestant, pairs: Sequence[tuple[str, str]], gold: Sequence[float]) -> float:
     """Spearman, in points, of the cosines of pairs and the gold."""
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    rows = {text: row for row, text in enumerate(texts)}
+    texts, left, right = paired_rows(pairs)
     vectors = contestant.vectors(texts)
-    left, right = (vectors[[rows[pair[side]] for pair in pairs]] for side in (0, 1))
-    cosines = (left * right).sum(axis=1, dtype=np.float64)
+    cosines = (vectors[left] * vectors[right]).sum(axis=1, dtype=np.float64)
     return round(100 * float(spearman(cosines, np.asarray(gold, np.float64))(np.ones((1, len(gold)), np.int64))[0]), 2)
 
 

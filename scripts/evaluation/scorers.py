@@ -14,7 +14,7 @@ from model.bundle import TOKENIZER, BundleManifest, load_student, load_teacher
 from model.encoder import shortened
 from model.head import CosineHead, Head
 from model.manifest import digests_of
-from model.similarity import score_pairs
+from model.similarity import paired_rows, score_pairs
 from scripts.console import BadInput, read_settings
 
 Rows = Sequence[tuple[str, str]]
@@ -162,10 +162,9 @@ def of_signal(folder: Path) -> Model:
 
 def _embedded(encode: Encode, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(pairs, dim) embeddings of both sides; a text that comes again is embedded once."""
-    row_of = {text: row for row, text in enumerate(dict.fromkeys(text for pair in rows for text in pair))}
-    embeddings = encode(list(row_of))
-    left, right = (embeddings[[row_of[pair[side]] for pair in rows]] for side in (0, 1))
-    return left, right
+    texts, left, right = paired_rows(rows)
+    embeddings = encode(texts)
+    return embeddings[left], embeddings[right]
 
 
 def _megabytes(paths: Iterable[Path]) -> float:

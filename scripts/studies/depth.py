@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from model.similarity import paired_rows
 from model.training.attention_recipe import LEARNED, AttentionKind, TopLayers, named
 from model.training.data_recipe import DataRecipe
 from model.training.imitation_recipe import ImitationRecipe
@@ -157,8 +158,9 @@ def train_and_judge(
 
 def cosines(student: BiEncoder, pairs: Sequence[Pair]) -> Floats:
     """(pairs,) what a student says of pairs."""
-    left, right = (student.embed_all(texts) for texts in ([p.left for p in pairs], [p.right for p in pairs]))
-    return (left.double() * right.double()).sum(-1).numpy()
+    texts, left, right = paired_rows([(pair.left, pair.right) for pair in pairs])
+    embeddings = student.embed_all(texts).double().numpy()
+    return (embeddings[left] * embeddings[right]).sum(-1)
 
 
 def parent_layers(base: NetworkRecipe, init: str | None) -> int:

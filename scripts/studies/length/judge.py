@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from model.bundle import load_student
 from model.encoder import whole_embeddings
+from model.similarity import paired_rows
 from model.tokens import SentenceTokenizer
 from model.training.networks import BiEncoder, make_network, tokenizer_files
 from model.training.pairs import Pair
@@ -52,10 +53,9 @@ def control_reader(control: str, plan: Plan) -> tuple[Encode, int | None]:
 
 def cosines(encode: Encode, pairs: Sequence[tuple[str, str]]) -> Floats:
     """(pairs,) cosine of each pair; a text that is in several is embedded once."""
-    row_of = {text: row for row, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
-    embeddings = encode(list(row_of)).astype(np.float64)
-    left, right = (embeddings[[row_of[pair[side]] for pair in pairs]] for side in (0, 1))
-    return np.round((left * right).sum(-1), DECIMALS)
+    texts, left, right = paired_rows(pairs)
+    embeddings = encode(texts).astype(np.float64)
+    return np.round((embeddings[left] * embeddings[right]).sum(-1), DECIMALS)
 
 
 def in_context(encode: Encode, pairs: Sequence[Pair]) -> tuple[dict[str, float | None], Floats]:
