@@ -21,7 +21,7 @@ def test_the_sizes_of_an_index_are_the_planners() -> None:
     disk = [2 * v + one.index_bytes + s for v, one, s in zip(vectors, chosen, stored, strict=True)]
     for name, sizes in {
         f"index in memory (`{recipe}`, chosen by the build)": [one.index_bytes for one in chosen],
-        "memory to make it": [one.build_bytes for one in chosen],
+        "memory to make it, besides what is mapped": [one.build_bytes for one in chosen],
         "embeddings, mapped": vectors,
         "documents": stored,
         "disk, at the widest of a build": disk,

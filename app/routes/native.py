@@ -39,13 +39,13 @@ from index.contract import IndexView
 from index.filters import parse_filter
 from model.bundle import Student, Teacher
 
+SECONDS_A_QUERY = 0.002
+"""About what a search takes: by it, a batch of a few queries goes before one of many."""
+
 _ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (401, 404, 413, 422, 429, 503, 504)}
 
 # Handlers are not async: inference is CPU work, so it belongs in a worker thread, off the event loop. What takes most
 # requests makes its JSON there too: FastAPI would check the answer once more and change threads to write it.
-SECONDS_A_QUERY = 0.002
-"""About what a search takes: by it, a batch of a few queries goes before one of many."""
-
 router = APIRouter(prefix="/v1", responses=_ERRORS)
 
 
