@@ -4,7 +4,7 @@ import json as json_lines
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,8 +23,12 @@ from scripts.console import (
 from scripts.options import BundleOption, InputsArgument, JsonOption, LongTextOption
 
 if TYPE_CHECKING:
+    from app.retriever import Scorer
+    from app.settings import Settings
     from index.filters import Filter
+    from model.bundle import Student
 
+Rerank = Literal["head", "none", "teacher"]
 TEXTS_PER_BATCH = 4096
 SENTENCES = ("sentence1", "sentence2")
 """The columns of a file of pairs."""
@@ -37,6 +41,9 @@ def search(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON lines, one a query.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits a query.")] = 10,
     depth: Annotated[int | None, typer.Option(min=1, help="Candidates scored a query.")] = None,
+    rerank: Annotated[
+        Rerank, typer.Option(help="Who orders them: the student's head, nobody (the cosine), or the teacher.")
+    ] = "head",
     filter: Annotated[
         str | None, typer.Option(metavar="JSON", help='Only documents with such metadata: \'{"lang": "en"}\'.')
     ] = None,
@@ -46,7 +53,7 @@ def search(
 ) -> None:
     """Search an index: one query, or a file of them."""
     from app.loading import open_index
-    from app.retriever import HeadScorer, Query, Retriever
+    from app.retriever import Query, Retriever
 
     if (query is None) == (queries is None) or (queries is None) != (output is None):
         raise BadInput('give either one query, or --queries FILE with --output FILE: dse search INDEX "words"')
@@ -55,7 +62,7 @@ def search(
     student = student_of(settings)
     opened = open_index(read_location(index), student, access=settings.milvus_access()).view()
     retriever = Retriever(student.encoder, opened)
-    scorer = HeadScorer(student.head, student.score)
+    scorer = _scorer(rerank, student, settings)
 
     def hits_of(query: Query) -> list[dict[str, object]]:
         reach = depth or settings.depth_for(opened.manifest.depth)
@@ -89,6 +96,20 @@ def search(
                 line = {"query": found.text, "hits": hits_of(found)}
                 file.write(json_lines.dumps(line, ensure_ascii=False) + "\n")
                 bar.advance(task)
+
+
+def _scorer(rerank: Rerank, student: "Student", settings: "Settings") -> "Scorer":
+    from app.retriever import CosineScorer, HeadScorer, TeacherScorer
+    from model.bundle import load_teacher
+
+    if rerank == "head":
+        return HeadScorer(student.head, student.score)
+    if rerank == "none":
+        return CosineScorer(student.similarity)
+    if settings.teacher is None:
+        raise BadInput("--rerank teacher: there is no teacher; name its bundle by DSE_TEACHER")
+    teacher = load_teacher(settings.teacher, settings.threads)
+    return TeacherScorer(teacher.scorer, teacher.score)
 
 
 def score(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from model.bundle import Student
@@ -39,6 +40,20 @@ def test_search_in_bulk_is_one_off_many_times(tmp_path: Path, words_index: Path)
         alone = json.loads(dse("search", words_index, line["query"], "-k", 2, "--json"))["hits"]
         assert [hit["id"] for hit in line["hits"]] == [hit["id"] for hit in alone]
         assert [hit["score"] for hit in line["hits"]] == pytest.approx([hit["score"] for hit in alone])
+
+
+@pytest.mark.parametrize("rerank", ["head", "none", "teacher"])
+def test_search_is_ordered_by_whom_the_service_would_ask(words_index: Path, client: TestClient, rerank: str) -> None:
+    here = json.loads(dse("search", words_index, "silent", "-k", "4", "--rerank", rerank, "--json"))["hits"]
+    there = client.post("/v1/search", json={"query": "silent", "k": 4, "rerank": rerank}).json()["hits"]
+    assert [hit["id"] for hit in here] == [hit["id"] for hit in there]
+    assert [hit["score"] for hit in here] == pytest.approx([hit["score"] for hit in there])
+
+
+def test_search_by_a_teacher_that_there_is_not(words_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSE_TEACHER", "")
+    with pytest.raises(BadInput, match="there is no teacher; name its bundle by DSE_TEACHER"):
+        dse("search", words_index, "silent", "--rerank", "teacher")
 
 
 def test_search_with_a_filter(tmp_path: Path, words_index: Path) -> None:
