@@ -149,6 +149,8 @@ def test_a_study_of_length_trains_judges_and_tells(tmp_path: Path) -> None:
     assert {f"length-{name}.svg" for name in certain} <= pictures
     assert all(f"]({name})" in page for name in pictures)
     assert (tmp_path / "page.md").read_text() + "\n" == page
+    manifest = tmp_path / "static" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"lineage": ["told in other words"]}))
     assert dse("study", "length", *options) == page  # everything is only read
     with pytest.raises(BadInput, match="of another study"):
         dse("study", "length", *options, "--train", 9)

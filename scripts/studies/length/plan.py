@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from model.bundle import MANIFEST
-from model.manifest import sha256_of
+from model.bundle import BundleManifest
 from model.training.attention_recipe import AttentionKind, PositionRecipe
 from model.training.network_recipe import NetworkRecipe, Stage
 from model.training.networks import weights_of
@@ -135,7 +134,8 @@ class Plan:
         weights = weights_digest(self.init)
         if control == "static":
             assert self.static is not None  # else there is no such cell
-            weights = sha256_of(self.static / MANIFEST)
+            manifest = BundleManifest.read(self.static)
+            weights = manifest.graph_digest(manifest.pick(None, self.static))  # its card may be written anew
         judged = {"test": self.sizes.test} if tokens else {"long_pairs": self.sizes.long_pairs}
         facts = {"what": control, "tokens": tokens, "weights": weights, "data": self.data}
         return Cell(f"{control}-{tokens or 'long'}", facts | judged)
