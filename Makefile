@@ -44,7 +44,7 @@ test-scale: ## run the tests of more than one machine (Milvus, Ray, deploy/) wit
 test-interop: ## load the shipped students with sentence-transformers, and point mteb at the service (needs DSE_DATA)
 	$(PYTHON) -m venv $(VENV)-interop
 	$(VENV)-interop/bin/python -m pip install --quiet torch==2.13.0
-	$(VENV)-interop/bin/python -m pip install --quiet 'sentence-transformers[onnx]>=5.7,<6' --editable '.[dev]'
+	$(VENV)-interop/bin/python -m pip install --quiet 'sentence-transformers[onnx]>=5.7,<7' --editable '.[dev]'
 	$(VENV)-interop/bin/python -m pytest tests/model/test_sentence_transformers.py
 	$(VENV)-interop/bin/python -m pip install --quiet 'mteb>=2.26,<3' openai
 	$(VENV)-interop/bin/python -m pytest tests/clients/test_mteb.py
