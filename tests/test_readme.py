@@ -12,6 +12,7 @@ import typer.main
 from fastapi.testclient import TestClient
 
 from app.settings import Settings
+from model.bundle import BundleManifest
 from scripts.dse import app
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,30 @@ def test_every_setting_is_described_with_its_default(name: str) -> None:
     assert description == field.description
     if not isinstance(field.default, Path) and field.default_factory is None:
         assert default == ("none" if field.default in (None, "") else f"`{field.default}`")
+
+
+def test_what_it_says_is_a_setting_or_a_command_is_one() -> None:
+    rows = re.findall(r"^\| `DSE_(\w+)` \|", README, re.MULTILINE)
+    assert {row.lower() for row in rows} == set(Settings.model_fields)
+    (table,) = re.findall(r"\| command \| does \|\n\|---\|---\|\n((?:\|.*\n)+)", README)
+    named = [name for row in table.splitlines() for name in re.findall(r"`(dse [a-z ]+)`", row.split(" | ")[0])]
+    assert sorted(named) == sorted(commands())
+
+
+def test_the_figures_of_the_models_that_ship_are_their_manifests() -> None:
+    shipped = Settings().bundle.parent
+    kinds = {
+        r"student `dse-minilm-l6`, int8: score": ("dse-minilm-l6", "int8", "score"),
+        r"three-layer student `dse-minilm-l3`, int8: score": ("dse-minilm-l3", "int8", "score"),
+        r"static student `dse-static`, a table of token rows, int8: score": ("dse-static", "int8", "score"),
+        r"teacher `teacher-minilm-l6`, int8, served": ("teacher-minilm-l6", "int8", "score"),
+    }
+    for row, (name, graph, by) in kinds.items():
+        quality = BundleManifest.read(shipped / name).quality
+        figures = [quality[split][graph][by] for split in ("dev", "test")]
+        told = " | ".join(f"{found['pearson']:.2f} / {found['spearman']:.2f}" for found in figures)
+        size = sum(path.stat().st_size for path in (shipped / name).rglob("*") if path.is_file())
+        assert f"| {row} | {round(size / 1e6):d} MB | {told} |" in README, name
 
 
 def test_every_make_target_it_names_exists() -> None:

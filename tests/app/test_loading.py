@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
+from fastapi.testclient import TestClient
+from pydantic import SecretStr, ValidationError
 
 from app.loading import head_vectors, identity, load, open_index
+from app.main import create_app
 from app.retriever import HeadScorer, Retriever
 from app.settings import Settings
 from app.threads import asked_threads, thread_budget
@@ -101,6 +103,46 @@ def test_a_queue_too_short_for_what_a_model_reads_is_refused(settings: Settings)
     with pytest.raises(ArtifactError, match=r"DSE_MAX_QUEUE_TOKENS \(63\) is too few for tiny-student, .* 64 tokens"):
         load(settings.model_copy(update={"max_queue_tokens": 63}))
     assert load(settings.model_copy(update={"max_queue_tokens": 64, "teacher": None})).student.name == "tiny-student"
+
+
+def test_a_milvus_is_reached_as_the_settings_say(settings: Settings, tmp_path: Path) -> None:
+    plain = settings.milvus_access()
+    assert (plain.token, plain.database, plain.tls, plain.ca_file, plain.consistency) == (
+        None,
+        "",
+        False,
+        None,
+        "strong",
+    )
+    told = {
+        "milvus_token": SecretStr("root:secret"),
+        "milvus_database": "mine",
+        "milvus_tls": True,
+        "milvus_ca_file": tmp_path / "ca.pem",
+        "milvus_timeout": 2.5,
+        "milvus_consistency": "bounded",
+    }
+    access = settings.model_copy(update=told).milvus_access()
+    assert vars(access) == {
+        "token": "root:secret",
+        "database": "mine",
+        "tls": True,
+        "ca_file": tmp_path / "ca.pem",
+        "timeout": 2.5,
+        "consistency": "bounded",
+    }
+
+
+def test_the_queues_have_the_limits_of_the_settings(settings: Settings) -> None:
+    limits = {"threads": 2, "batch_tokens": 100, "max_queue_tokens": 70, "max_wait": 0.125, "teacher": None}
+    for queue in load(settings.model_copy(update=limits)).queues.all:
+        assert (queue._budget, queue._max_tokens, queue._max_wait) == (200, 70, 0.125)
+    client = TestClient(create_app(settings.model_copy(update=limits)))
+    refused = client.post(
+        "/v1/similarity", json={"pairs": [["listen " * 40, "silent " * 40], ["stone " * 40, "notes"]]}
+    )
+    assert refused.status_code == 413
+    assert "the limit is 70 (DSE_MAX_QUEUE_TOKENS)" in refused.json()["error"]["message"]
 
 
 def test_a_graph_that_opens_and_cannot_answer_is_refused_in_a_line(

@@ -238,7 +238,7 @@ def test_a_body_that_stalls_is_given_up_at_the_deadline(settings: Settings) -> N
     assert (
         "the body had not arrived within 0.2 seconds (DSE_TIMEOUT)" in json.loads(sent[1]["body"])["error"]["message"]
     )
-    assert client.post("/v1/similarity", json={"pairs": [["a", "b"]]}).status_code == 200  # its place is free
+    assert client.post("/v1/similarity", json={"pairs": [["a", "b"]]}).status_code != 429  # its place is free
 
 
 def test_a_client_that_hangs_up_within_its_body_is_counted_as_gone(settings: Settings) -> None:

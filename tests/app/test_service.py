@@ -2,7 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +174,20 @@ def test_compare_given_candidates(client: TestClient) -> None:
     for row in answer["results"]:
         assert row["student"]["score"] == pytest.approx(by_student[row["index"]]["score"])
         assert row["teacher"]["score"] == pytest.approx(by_teacher[row["index"]]["score"])
-    assert -1 <= answer["agreement"]["kendall"] <= 1
     assert answer["milliseconds"]["teacher"] > 0
+
+
+def test_the_agreement_is_that_of_the_ranks(client: TestClient) -> None:
+    answer = client.post("/v1/compare", json={"query": "notes", "candidates": WORDS}).json()
+    student, teacher = ([row[side]["score"] for row in answer["results"]] for side in ("student", "teacher"))
+    assert len(set(student)) == len(set(teacher)) == len(WORDS)
+    pulls = [
+        np.sign((student[a] - student[b]) * (teacher[a] - teacher[b])) for a, b in combinations(range(len(WORDS)), 2)
+    ]
+    ranks = [np.argsort(np.argsort(scores)) for scores in (student, teacher)]
+    kendall, spearman = np.mean(pulls), np.corrcoef(ranks)[0, 1]
+    assert kendall != pytest.approx(spearman)
+    assert answer["agreement"] == {"kendall": pytest.approx(kendall), "spearman": pytest.approx(spearman)}
 
 
 def test_compare_the_hits_of_a_search(client: TestClient) -> None:

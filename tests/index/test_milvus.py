@@ -222,11 +222,10 @@ def test_a_breaker_opens_after_slow_calls_and_closes_when_it_is_looked_after(ind
             server.call("asking", failing(1, slow)[1])
         assert (number, server.away) == (number, None)
     server.call("asking", failing(0, slow)[1])  # an answer between them
-    for _ in range(SLOW_IN_A_ROW):
-        with pytest.raises(AwayFault):
+    for number in range(1, SLOW_IN_A_ROW + 1):
+        with pytest.raises(AwayFault, match="took longer than" if number < SLOW_IN_A_ROW else "takes longer than"):
             server.call("asking", failing(1, slow)[1])
-    while index.away is not None:  # opened just now; the watcher finds that the server is there
-        pass
+    until(lambda: index.away is None)  # opened just now; the watcher finds that the server is there
     assert found(index, "abc") == WORDS
 
 

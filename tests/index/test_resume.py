@@ -17,6 +17,7 @@ from index.recall import Aim
 from index.shards import digests_of
 from index.sources import Inputs, Rejects, SourcedDocument, SourceError
 from tests.index.crash_build import ALPHABET, ENCODER, Letters, live_files, small_shards
+from tests.waiting import until
 
 WORDS = ["stone", "notes", "onset", "google", "cabana", "tinsel", "enlist", "abba", "lemon", "melon", "apple"]
 
@@ -200,21 +201,32 @@ def test_other_writers_may_publish_during_a_build_and_leave_it_alone(tmp_path: P
 
 def test_publishing_waits_for_another_writer_to_end(tmp_path: Path) -> None:
     build(tmp_path, ["old", "words"])
-    entered, leave = threading.Event(), threading.Event()
+    entered, waiting, leave = threading.Event(), threading.Event(), threading.Event()
 
     def compact() -> None:
         with new_generation(tmp_path) as home:
             entered.set()
-            leave.wait(10)
+            assert leave.wait(60)
             for path in (tmp_path / "generations/000001").iterdir():
                 (home / path.name).write_bytes(path.read_bytes())
 
     other = threading.Thread(target=compact)
     other.start()
-    entered.wait(10)
-    threading.Timer(0.3, leave.set).start()
-    build(tmp_path)
+    assert entered.wait(60)
+    encode = Letters()
+
+    def building() -> None:
+        build(tmp_path, encode=encode)
+        waiting.set()
+
+    builder = threading.Thread(target=building)
+    builder.start()
+    until(lambda: encode.texts[1:] == WORDS)
+    assert not waiting.wait(0.3)  # all is embedded, and it goes no further
+    leave.set()
+    builder.join()
     other.join()
+    assert waiting.is_set()
     assert current_name(tmp_path) == "000003"
     assert len(Generation.open(tmp_path)) == len(WORDS)
 

@@ -257,11 +257,15 @@ def test_a_place_that_cannot_be_written_is_said_before_any_work(
 def test_an_output_is_replaced_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts, output = write(tmp_path / "texts.txt", "listen\nstone\n"), write(tmp_path / "out.npy", "precious")
 
+    there: list[str] = []
+
     def killed(*_: object) -> None:
+        there.extend(path.name for path in tmp_path.iterdir())
         raise KeyboardInterrupt
 
     monkeypatch.setattr("model.encoder.OnnxEncoder.embed", killed)
     CliRunner().invoke(app, ["encode", str(texts), "-o", str(output)])
+    assert len(there) == 3  # it was being written, beside what was there
     assert output.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "texts.txt"]
 

@@ -6,9 +6,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from model.bundle import Student
 from scripts.console import REFUSALS
+from scripts.dse import app
 from tests.command import dse
 from tests.conftest import WORDS, build_index
 from tests.tiny import write_student
@@ -47,6 +49,24 @@ def test_add_delete_compact(tmp_path: Path, folder: Path) -> None:
     assert "000002, 9 documents, 0 changes pending" in dse("index", "compact", folder)
     assert hits(folder, "listen") == before
     assert not before.keys() & {"d1", "d2"}
+
+
+def test_of_an_input_that_breaks_what_came_before_its_batch_is_in(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.index_commands.DOCUMENTS_PER_TRANSACTION", 2)
+    lines = [json.dumps({"id": f"n{number}", "text": "tonsil"}) for number in range(3)]
+    (tmp_path / "more.jsonl").write_text("\n".join([*lines, "{", *lines]))
+    with pytest.raises(REFUSALS, match=r"more\.jsonl:4"):
+        dse("index", "add", folder, tmp_path / "more.jsonl")
+    assert {id_ for id_ in hits(folder, "tonsil") if id_.startswith("n")} == {"n0", "n1"}
+
+
+def test_documents_come_through_a_pipe(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "".join(json.dumps({"id": word, "text": word}) + "\n" for word in ("tonsil", "stone"))
+    done = CliRunner().invoke(app, ["index", "build", "-", "--output", str(tmp_path / "piped")], input=lines)
+    assert done.exit_code == 0, done.output
+    assert set(hits(tmp_path / "piped", "tonsil")) == {"tonsil", "stone"}
 
 
 def test_ids_are_read_as_they_stand(tmp_path: Path, folder: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from model.faults import TrainingFault
 from model.tokens import SentenceTokenizer
 from model.training.pairs import Pair
+from scripts import study_options
 from scripts.console import BadInput
 from tests import tiny
 from tests.command import dse
@@ -300,9 +301,11 @@ def test_a_budget_that_pays_for_no_curve_is_refused(tmp_path: Path) -> None:
         dse("study", "length", *options, "--tokens", 128, "--looks", 3)
 
 
-def test_how_long_it_would_take_is_said_and_nothing_is_run(tmp_path: Path) -> None:
-    options = write_study(tmp_path)
+def test_how_long_it_would_take_is_said_and_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, said = write_study(tmp_path), list[str]()
+    monkeypatch.setattr(study_options.errors, "print", lambda words, **_: said.append(words))
     assert dse("study", "length", *options, "--tokens", 32, "--estimate") == ""
+    assert said[-1] == "8 of 8 cells are left: about 0.0 CPU hours"
     assert not list((tmp_path / "study").glob("*/result.json"))
     plan, ground = study_of(tmp_path)
     cells = plan.cells(["softmax", "elu"], [32, 64], seeds=2, seeds_of_long=1)

@@ -106,10 +106,13 @@ def test_the_guard_decides_the_exit_code(home: Path, student_bundle: Path, tmp_p
     options = (*listed(home), "--with-results", tmp_path / "then.json", "--bundle", home / "other")
     held = dse(*options, "--guard", "tiny-student", "--margin", 200)
     assert "other-student" in held
-    said = dse(*options, "--guard", "other-student", "--margin", 0, exit_code=1)
-    behind = Results.read(tmp_path / "then.json")
+    said = dse(*options, "--guard", "other-student", "--margin", 0, "-o", tmp_path / "now.json", exit_code=1)
     assert "answers on guarded sets are not within 0 points of other-student" in said
-    assert {row.model for row in behind.rows} == {"tiny-student"}
+    told = Results.read(tmp_path / "now.json")
+    assert {row.model for row in told.rows} == {"tiny-student", "other-student"}
+    assert told.guard is not None
+    assert (told.guard.baseline, told.guard.margin) == ("other-student", 0.0)
+    assert {behind.model for behind in told.guard.behind} == {"tiny-student"}
 
 
 def test_two_models_of_one_name_are_told_apart(home: Path, student_bundle: Path, tmp_path: Path) -> None:
