@@ -38,6 +38,6 @@ ENV PATH=/opt/dse/bin:$PATH \
 WORKDIR /tmp
 VOLUME /index
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10m \
+    CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('DSE_PORT') or 8000), timeout=2); c.request('GET', '/readyz'); raise SystemExit(int(c.getresponse().status != 200))"]
 CMD ["dse", "serve"]

@@ -85,6 +85,7 @@ class _State(Collector):
         index = self._service.index
         if index is not None:
             view = index.latest
+            yield GaugeMetricFamily("dse_index_up", "1 if the index can be asked.", value=float(index.away is None))
             yield GaugeMetricFamily("dse_index_generation", "Number of the live generation.", value=int(view.name))
             yield GaugeMetricFamily("dse_index_documents", "Documents that are searched.", value=len(view))
             yield GaugeMetricFamily(

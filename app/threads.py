@@ -5,16 +5,18 @@ import os
 from pathlib import Path
 
 CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+CGROUP_V1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
 
 
-def thread_budget(cpu_max: Path = CGROUP_V2) -> int:
+def thread_budget(cpu_max: Path = CGROUP_V2, version_1: tuple[Path, Path] = CGROUP_V1) -> int:
     """CPUs this process may run on, or its cgroup's quota where that is less; at least 1."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = cpu_max.read_text().split()
-        return max(1, min(usable, math.ceil(int(quota) / int(period))))
+        said = cpu_max.read_text().split() if cpu_max.exists() else [file.read_text() for file in version_1]
+        quota, period = map(int, said)
     except (OSError, ValueError):  # no cgroup, or its quota is "max"
         return usable
+    return max(1, min(usable, math.ceil(quota / period))) if quota > 0 else usable  # version 1 says -1 for none
 
 
 def limit_native_threads(threads: int) -> None:

@@ -169,6 +169,7 @@ def test_the_two_deployments_differ_by_where_the_index_is_alone() -> None:
     def common(kind: str) -> dict[str, Any]:
         found = deepcopy(deployment(kind))
         inside = found["spec"]["template"]["spec"]
+        inside.pop("initContainers", None)  # which wait for a Milvus
         (only,) = inside["containers"]
         del only["image"]
         only["env"] = [entry for entry in only["env"] if not re.match("DSE_(INDEX|READ_ONLY|MILVUS)", entry["name"])]
@@ -177,6 +178,17 @@ def test_the_two_deployments_differ_by_where_the_index_is_alone() -> None:
         return found
 
     assert common("folder") == common("milvus")
+
+
+def test_what_waits_for_a_milvus_waits_for_the_one_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    (waiting,) = pod("milvus")["initContainers"]
+    given = {entry["name"]: entry["value"] for entry in container("milvus")["env"] if "value" in entry}
+    index = read_as_settings(given, monkeypatch).index
+    assert isinstance(index, MilvusAddress)
+    assert f'("{index.host}", {index.port})' in waiting["command"][-1]
+    compile(waiting["command"][-1], "the command", "exec")
+    assert waiting["image"] == container("milvus")["image"]
+    assert waiting["securityContext"] == container("milvus")["securityContext"]
 
 
 def test_what_compose_mounts_is_there_and_names_services_and_ports_that_are() -> None:

@@ -11,8 +11,10 @@ router = APIRouter(tags=["probes"])
 
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez")
-async def livez() -> dict[str, str]:
-    """The process is up."""
+async def livez(service: ServiceDep) -> dict[str, str]:
+    """The process is up, and no model's worker is dead or stuck: if one is for a minute, only a restart helps."""
+    if fault := service.queues.fault():
+        raise ServiceError(503, fault)
     return {"status": "alive"}
 
 

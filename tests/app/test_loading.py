@@ -166,8 +166,18 @@ def test_a_head_of_another_width_than_its_encoder_is_refused_in_a_line(tmp_path:
 def test_the_thread_budget_is_the_containers(tmp_path: Path, content: str, budget: int | None) -> None:
     (tmp_path / "cpu.max").write_text(content)
     machine = len(os.sched_getaffinity(0))
-    assert thread_budget(tmp_path / "cpu.max") == min(machine, budget or machine)
-    assert thread_budget(tmp_path / "none") == machine
+    nowhere = (tmp_path / "none", tmp_path / "none")
+    assert thread_budget(tmp_path / "cpu.max", nowhere) == min(machine, budget or machine)
+    assert thread_budget(tmp_path / "none", nowhere) == machine
+
+
+@pytest.mark.parametrize(("quota", "budget"), [("150000\n", 2), ("50000\n", 1), ("-1\n", None)])
+def test_the_thread_budget_is_an_old_containers_too(tmp_path: Path, quota: str, budget: int | None) -> None:
+    (tmp_path / "quota").write_text(quota)
+    (tmp_path / "period").write_text("100000\n")
+    machine = len(os.sched_getaffinity(0))
+    old = (tmp_path / "quota", tmp_path / "period")
+    assert thread_budget(tmp_path / "none", old) == min(machine, budget or machine)
 
 
 @pytest.mark.parametrize("asked", ["²", "-1", "0", "many", ""])

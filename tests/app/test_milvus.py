@@ -170,6 +170,7 @@ def test_it_is_away_and_comes_back(client: TestClient, own_milvus: StandIn, reco
             alive = client.get("/livez")
             assert [answer.status_code for answer in (similar, embedded, ranked, alive)] == [200] * 4
             assert client.get("/v1/index").status_code == 503
+            assert "dse_index_up 0.0" in client.get("/metrics").text
             own_milvus.start()
             record_property("seconds until ready", until(lambda: client.get("/readyz").status_code == 200))
             load.more(200)

@@ -121,9 +121,9 @@ def test_a_probe_is_written_down_when_it_fails(served: TestClient, caplog: pytes
     caplog.set_level(logging.INFO)
     served.get("/readyz")
     queues_of(served).all[0]._die()
-    served.get("/readyz"), served.get("/livez")
+    served.get("/readyz"), served.get("/livez"), served.get("/metrics")
     lines = [record.getMessage() for record in caplog.records if record.name == "dse.access"]
-    assert lines == ["GET /readyz 503"]
+    assert lines == ["GET /readyz 503", "GET /livez 503"]
 
 
 # Metrics
@@ -142,6 +142,7 @@ def test_requests_stages_batches_and_the_index_are_counted(served: TestClient) -
         assert found[f"dse_batch_{counted}_count"] == {("tiny-student",): 2, ("tiny-teacher",): 0}
         assert found[f"dse_batch_{counted}_sum"] == {("tiny-student",): total, ("tiny-teacher",): 0}
     assert found["dse_worker_up"] == {("tiny-student",): 1, ("tiny-teacher",): 1}
+    assert found["dse_index_up"] == {(): 1}
     index = [found[f"dse_index_{fact}"] for fact in ("generation", "documents", "changes_pending")]
     assert index == [{(): 1}, {(): 10}, {(): 0}]
     assert found["process_resident_memory_bytes"][()] > 10**7
@@ -252,12 +253,12 @@ def test_a_client_that_hangs_up_within_its_body_is_counted_as_gone(settings: Set
 # Readiness
 
 
-def test_a_dead_worker_is_not_ready_and_still_alive(served: TestClient) -> None:
+def test_a_dead_worker_is_neither_ready_nor_alive(served: TestClient) -> None:
     queues_of(served).all[0]._die()
     answer = served.get("/readyz")
     assert (answer.status_code, answer.json()["error"]["type"]) == (503, "not_ready")
     assert "the worker of tiny-student died" in answer.json()["error"]["message"]
-    assert served.get("/livez").status_code == 200
+    assert served.get("/livez").status_code == 503  # restarted, if that stays so
     refused = served.post("/v1/search", json={"query": "a"})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     found = samples(served)
