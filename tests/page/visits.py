@@ -40,8 +40,9 @@ def hold(page: Any, routes: str) -> list[Any]:
 
 
 def said(page: Any, selector: str) -> str:
-    """The text of an element, once there is some."""
-    page.wait_for_function("s => document.querySelector(s)?.innerText.trim()", arg=selector)
+    """The text of an element, once it is shown and has some."""
+    shown = "s => document.querySelector(s)?.checkVisibility() && document.querySelector(s).innerText.trim()"
+    page.wait_for_function(shown, arg=selector)
     return page.inner_text(selector)
 
 
